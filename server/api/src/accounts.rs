@@ -1,0 +1,175 @@
+//! Who am I, and administration until the panels exist.
+//!
+//! | call | right | body | answer |
+//! |---|---|---|---|
+//! | `GET /info` | none | - | [`Info`] |
+//! | `GET /me` | any token | - | [`Me`] |
+//! | `GET /vaults/{vault}/keys` | backup or restore | - | 192 bytes: id keys |
+//! | `POST /operator-link/{secret}` | the link | - | [`NewToken`], once |
+//! | `GET, POST /customers` | operator | [`CreateCustomer`] | [`Customer`] |
+//! | `GET, POST /users` | operator | [`CreateUser`] | [`User`] |
+//! | `GET, POST /vaults` | operator | [`CreateVault`] | [`Vault`] |
+//! | `GET, POST /tokens`, `DELETE /tokens/{token}` | operator | [`CreateToken`] | [`NewToken`] |
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// About the server, for anyone.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Info {
+    /// `holdfast`.
+    pub product: String,
+    /// Version of the server.
+    pub version: String,
+    /// Protocol version.
+    pub protocol: u32,
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Right {
+    /// Administration of the whole server.
+    Operator,
+    /// Upload into the token's vault.
+    Backup,
+    /// Read the token's vault.
+    Restore,
+}
+
+/// The holder of a token.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// Token id.
+    pub token: String,
+    /// User name; absent for operator tokens.
+    pub user: Option<String>,
+    /// Vault id, hexadecimal; absent for operator tokens.
+    pub vault: Option<String>,
+    /// Vault name.
+    pub vault_name: Option<String>,
+    /// Rights.
+    pub rights: Vec<Right>,
+    /// When the token expires, nanoseconds since 1970.
+    pub expires_ns: Option<i64>,
+}
+
+/// Creates a customer.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreateCustomer {
+    /// Unique name.
+    pub name: String,
+}
+
+/// A customer.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Customer {
+    /// Unique name.
+    pub name: String,
+    /// Creation, nanoseconds since 1970.
+    pub created_ns: i64,
+}
+
+/// Creates a user with a vault of its own.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreateUser {
+    /// Unique name within the customer.
+    pub name: String,
+    /// Customer; `default` when absent, created when new.
+    #[serde(default)]
+    pub customer: Option<String>,
+}
+
+/// A user.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// Customer.
+    pub customer: String,
+    /// Vault id, hexadecimal.
+    pub vault: String,
+    /// Creation, nanoseconds since 1970.
+    pub created_ns: i64,
+}
+
+/// Creates a further vault for a user.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreateVault {
+    /// Unique name within the user.
+    pub name: String,
+    /// User (`CUSTOMER/USER` or `USER` of the default customer).
+    pub user: String,
+}
+
+/// A vault and its ledger.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Vault {
+    /// Vault id, hexadecimal.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// User as `CUSTOMER/USER`.
+    pub user: String,
+    /// Creation, nanoseconds since 1970.
+    pub created_ns: i64,
+    /// Bytes in packs of all objects.
+    pub physical_bytes: u64,
+    /// Sum of file sizes over all snapshots.
+    pub logical_bytes: u64,
+    /// Bytes of objects nothing refers to yet.
+    pub pending_bytes: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+}
+
+/// Creates a token.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreateToken {
+    /// Label for lists.
+    pub name: String,
+    /// Vault id for `backup` and `restore`; absent for `operator`.
+    #[serde(default)]
+    pub vault: Option<String>,
+    /// Rights.
+    pub rights: Vec<Right>,
+    /// Seconds until it expires; absent = until revoked.
+    #[serde(default)]
+    pub valid_seconds: Option<u64>,
+}
+
+/// A fresh token; the secret is shown this once.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// Token id, for lists and revocation.
+    pub id: String,
+    /// `hf_…`
+    pub secret: String,
+    /// Rights.
+    pub rights: Vec<Right>,
+    /// Vault.
+    pub vault: Option<String>,
+    /// When it expires, nanoseconds since 1970.
+    pub expires_ns: Option<i64>,
+}
+
+/// A token in a list.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenInfo {
+    /// Token id.
+    pub id: String,
+    /// Label.
+    pub name: String,
+    /// Rights.
+    pub rights: Vec<Right>,
+    /// Vault.
+    pub vault: Option<String>,
+    /// Creation, nanoseconds since 1970.
+    pub created_ns: i64,
+    /// When it expires.
+    pub expires_ns: Option<i64>,
+    /// When it was revoked.
+    pub revoked_ns: Option<i64>,
+    /// Last use, to the minute.
+    pub used_ns: Option<i64>,
+}

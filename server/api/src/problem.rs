@@ -1,0 +1,78 @@
+//! Errors on the wire: RFC 9457 problem documents with stable codes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What went wrong, by what the caller must do. The `type` of a problem is `urn:holdfast:problem:<code>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// 400: the request does not follow the protocol.
+    BadRequest,
+    /// 400: body ended early or a record has a wrong length.
+    TruncatedBody,
+    /// 401: no token, or one the server does not know.
+    Unauthorized,
+    /// 401: the token has expired.
+    TokenExpired,
+    /// 403: the token lacks the right.
+    Forbidden,
+    /// 404: no such thing, or not yours.
+    NotFound,
+    /// 405: the path exists, not with this method.
+    MethodNotAllowed,
+    /// 409: children of a node are not stored; `missing` lists what to send again.
+    MissingObjects,
+    /// 409: what was received before is gone (server restarted); ask `have` and send again.
+    IncarnationChanged,
+    /// 409: another commit of this session has another root, or a name is taken.
+    Conflict,
+    /// 413: the body or a record is larger than allowed.
+    TooLarge,
+    /// 413: a quota is reached.
+    QuotaExceeded,
+    /// 415: wrong media type.
+    UnsupportedMediaType,
+    /// 416: the range lies outside the content.
+    RangeNotSatisfiable,
+    /// 422: a chunk or node does not have the id it was sent with.
+    IdMismatch,
+    /// 422: compressed data does not unpack to its declared length.
+    BadCompression,
+    /// 422: a node breaks a rule of the format.
+    BadNode,
+    /// 426: protocol versions differ.
+    UpgradeRequired,
+    /// 500: a defect of the server; the id in `instance` finds it in its log.
+    Internal,
+    /// 503: unknown whether it happened, or shutting down; try again.
+    Retry,
+    /// 503: the vault cannot be used now; the detail says why.
+    VaultUnavailable,
+    /// 507: the server's own disk is full.
+    ServerDiskFull,
+    /// 500: a stored object is damaged.
+    Damaged,
+}
+
+/// A problem document.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// `urn:holdfast:problem:<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Short text of the kind.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What happened here, naming the object and the way out.
+    pub detail: String,
+    /// Machine-readable kind.
+    pub code: Code,
+    /// Request id, also in the server's log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance: Option<String>,
+    /// With `missing_objects`: ids of what must be sent again.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub missing: Vec<String>,
+}
