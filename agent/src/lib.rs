@@ -1,1 +1,10 @@
-//! (being written)
+//! The agent as a library: everything the `holdfast` command does. Modules in reading order:
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod stop;
+pub mod budget;
+pub mod config;
+pub mod tls;
+pub mod transport;
+pub mod client;

@@ -1,0 +1,76 @@
+//! Why a command fails, chosen by what the person must do about it, and which exit code that is.
+
+use crate::client::ClientError;
+use repo_format::FormatError;
+use std::path::{Path, PathBuf};
+
+/// Exit code of a command that did everything.
+pub const EXIT_COMPLETE: u8 = 0;
+/// Exit code of a command that could not do any of it.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of a run that finished, but for files it names as warnings.
+pub const EXIT_WARNINGS: u8 = 3;
+
+/// The error of a whole command. Single unreadable files are warnings, never this.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The call must be changed; the text says how.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody is logged in.
+    #[error("not logged in (no {0}); run `holdfast login URL` first")]
+    NotLoggedIn(PathBuf),
+    /// A local file or directory could not be used.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A local file of ours holds something else than it should.
+    #[error("{path}: {detail}")]
+    BadFile {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The server refused, is away, or answers something else than the protocol.
+    #[error(transparent)]
+    Server(#[from] ClientError),
+    /// Bytes from the server or the disk break the format.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// An object that a snapshot needs cannot be delivered.
+    #[error("{kind} {id} is {state} on the server")]
+    ObjectUnavailable {
+        /// `node` or `chunk`.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+        /// `missing` or `damaged`.
+        state: &'static str,
+    },
+    /// The server lost what it had confirmed; the run must start again.
+    #[error("the server no longer has {count} objects it had confirmed (first: {first}); run the backup again")]
+    LostObjects {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        first: String,
+    },
+    /// A command whose output was to be backed up failed: nothing was committed.
+    #[error("the command failed ({0}); nothing was committed")]
+    CommandFailed(String),
+    /// Another part of the same run failed first, or the person stopped it.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl AgentError {
+    /// A failure of `path`.
+    pub fn file(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        AgentError::File { path: path.as_ref().to_path_buf(), source }
+    }
+}
