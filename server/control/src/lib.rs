@@ -1,1 +1,17 @@
-//! (being written)
+//! Who may: customers, users, vaults, tokens and the operator link, in SQL (SQLite; the statements also suit
+//! PostgreSQL). Knows nothing of bytes in a vault, of HTTP, or of the current time: times are arguments, nanoseconds
+//! since 1970. The only crate that names sqlx.
+#![forbid(unsafe_code)]
+
+mod account;
+mod database;
+mod error;
+mod master_key;
+mod secret;
+mod token;
+
+pub use account::{Customer, DEFAULT_CUSTOMER, User, UserName, Vault};
+pub use database::Control;
+pub use error::ControlError;
+pub use secret::{SecretKind, TokenSecret};
+pub use token::{FreshToken, Rights, Token, TokenId, TokenScope, TokenState};

@@ -1,0 +1,61 @@
+//! What can go wrong, chosen by what the caller must do about it.
+
+/// Why a control operation failed. Never carries a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such thing.
+    #[error("there is no {what} {name}")]
+    NotFound {
+        /// Kind of thing.
+        what: &'static str,
+        /// As asked for.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("the {what} {name} exists already")]
+    Exists {
+        /// Kind of thing.
+        what: &'static str,
+        /// As asked for.
+        name: String,
+    },
+    /// The input breaks a rule.
+    #[error("{what}: {rule}")]
+    Invalid {
+        /// Kind of input.
+        what: &'static str,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// The database cannot be used; someone must act.
+    #[error("the accounts database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The database was made by another build, or a migration failed.
+    #[error("the accounts database cannot be brought to this build's version: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A stored value is not what this crate writes.
+    #[error("the accounts database holds an unreadable {what}")]
+    Corrupt {
+        /// Kind of value.
+        what: &'static str,
+    },
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    Random,
+}
+
+impl ControlError {
+    pub(crate) fn not_found(what: &'static str, name: &str) -> Self {
+        ControlError::NotFound { what, name: name.to_owned() }
+    }
+}
+
+/// A unique index refused an insertion: the name is taken.
+pub(crate) fn exists(what: &'static str, name: &str, error: sqlx::Error) -> ControlError {
+    match &error {
+        sqlx::Error::Database(database) if database.is_unique_violation() => {
+            ControlError::Exists { what, name: name.to_owned() }
+        }
+        _ => ControlError::Database(error),
+    }
+}
