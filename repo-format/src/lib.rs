@@ -10,5 +10,18 @@ pub mod id;
 pub mod codec;
 pub mod keys;
 pub mod entry;
+pub mod features;
+pub mod compress;
+pub mod crypto;
+pub mod frame;
+pub mod pack;
+pub mod journal;
+pub mod masterkey;
+pub mod keyring;
+pub mod chunker;
+pub mod node;
+mod tree;
+pub mod filelist;
+pub mod pathmap;
 
 pub use error::FormatError;
