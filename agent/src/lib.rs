@@ -8,3 +8,4 @@ pub mod config;
 pub mod tls;
 pub mod transport;
 pub mod client;
+pub mod fs;
