@@ -240,3 +240,6 @@ pub fn compress(plaintext: &[u8], level: i32) -> Result<(Codec, Vec<u8>), Format
 pub fn decompress(codec: Codec, payload: &[u8], plain_len: u32) -> Result<Vec<u8>, FormatError> {
     Decompressor::new()?.decompress(codec, payload, plain_len)
 }
+
+#[cfg(test)]
+mod tests;

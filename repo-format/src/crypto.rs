@@ -196,3 +196,6 @@ impl Aead for Portable {
             .map_err(|_| WRONG)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -265,3 +265,6 @@ pub fn find_frame(bytes: &[u8], from: usize) -> Option<usize> {
         at += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

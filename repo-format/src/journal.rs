@@ -355,7 +355,7 @@ impl<'a> Records<'a> {
 
     /// Sequence and hash of the last good record read, those that were skipped included: what the next one must
     /// continue.
-    pub const fn last(&self) -> Option<(u64, [u8; 32])> {
+    pub const fn tip(&self) -> Option<(u64, [u8; 32])> {
         self.last
     }
 
@@ -487,3 +487,6 @@ impl CommitRecord {
         Ok(record)
     }
 }
+
+#[cfg(test)]
+mod tests;

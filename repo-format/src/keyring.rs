@@ -412,3 +412,6 @@ impl UnlockedKeyring {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -417,3 +417,6 @@ impl Trailer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
