@@ -99,7 +99,7 @@ fn gear_table(keys: &IdKeys) -> Box<[u64; 256]> {
 pub fn closes_bundle(bytes: usize, last_file: &ContentHash) -> bool {
     // Files are about 10 KiB; one end in 32 gives about 320 KiB behind the minimum.
     const ONE_IN: u8 = 32;
-    bytes >= BUNDLE_BYTES_SOFT_MAX || (bytes >= BUNDLE_BYTES_MIN && last_file.as_bytes()[0] % ONE_IN == 0)
+    bytes >= BUNDLE_BYTES_SOFT_MAX || (bytes >= BUNDLE_BYTES_MIN && last_file.as_bytes()[0].is_multiple_of(ONE_IN))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 pub mod change;
 pub mod compare;
 pub mod directory;
+pub mod harness;
 pub mod oddity;
+pub mod process;
 pub mod seed;
 pub mod trees;

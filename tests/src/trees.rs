@@ -153,13 +153,7 @@ fn plan_files(goal: Totals, random: &mut Random) -> Vec<FilePlan> {
     plans
 }
 
-fn write_content(
-    file: &mut File,
-    plan: &FilePlan,
-    seed: Seed,
-    words: &Words,
-    buffer: &mut Vec<u8>,
-) -> io::Result<()> {
+fn write_content(file: &mut File, plan: &FilePlan, seed: Seed, words: &Words, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut random = seed.stream(&format!("file {}", plan.content));
     let mut left = plan.bytes as usize;
     while left > 0 {
