@@ -1,0 +1,23 @@
+//! The engine: bytes on disk. Packs and journals are the truth; RocksDB is an index that can be rebuilt from them.
+//! Synchronous: callers run it off their async threads. Knows no HTTP, no SQL, no people; limits come in as values.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod error;
+mod journal;
+mod keyring_file;
+pub mod meta;
+mod pack;
+pub mod settings;
+mod stats;
+mod store;
+mod vault;
+pub mod world;
+
+pub use error::StoreError;
+pub use keyring_file::KEYRING_FILES;
+pub use meta::rows::Ledger;
+pub use settings::StoreSettings;
+pub use stats::StatsReading;
+pub use store::{RebuildReport, Store, VaultReader};
+pub use vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, SnapshotInfo, StoredObject};

@@ -1,0 +1,255 @@
+//! A vault's journal on disk: immutable segment files, each created once, written, synced and never touched again.
+//!
+//! A file is named `GENERATION-EPOCH-SEQUENCE.journal` after its first record. A generation counts only when it is the
+//! first one or its first segment ends with an end mark; the newest such generation, followed by its later segments, is
+//! the journal.
+
+use crate::error::{At, StoreError};
+use crate::world::World;
+use repo_format::FormatError;
+use repo_format::crypto::Aead;
+use repo_format::id::VaultId;
+use repo_format::journal::{FIRST_PREVIOUS, JournalRecord, RecordKind, Segment, SegmentHeader, record_hash};
+use repo_format::keyring::VaultKeys;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A journal with more segments than this is rewritten as a new generation.
+const SEGMENTS_MAX: usize = 512;
+/// Largest segment read, bytes.
+const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+
+/// One vault's journal, open for appending.
+pub(crate) struct Journal {
+    world: World,
+    vault: VaultId,
+    directory: PathBuf,
+    epoch: u32,
+    generation: u64,
+    sequence: u64,
+    previous: [u8; 32],
+    segments: usize,
+    /// A write failed: the next change starts a new generation.
+    broken: bool,
+}
+
+/// Everything sealed and opened with.
+#[derive(Clone, Copy)]
+pub(crate) struct Sealing<'a> {
+    pub(crate) aead: &'a dyn Aead,
+    pub(crate) keys: &'a VaultKeys,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct SegmentName {
+    generation: u64,
+    sequence: u64,
+    epoch: u32,
+}
+
+impl SegmentName {
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(".journal")?.split('-');
+        let generation = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let epoch = u32::from_str_radix(parts.next()?, 16).ok()?;
+        let sequence = u64::from_str_radix(parts.next()?, 16).ok()?;
+        parts.next().is_none().then_some(SegmentName { generation, sequence, epoch })
+    }
+    fn path(&self, directory: &Path) -> PathBuf {
+        directory.join(format!("{:08x}-{:08x}-{:016x}.journal", self.generation, self.epoch, self.sequence))
+    }
+}
+
+/// Folder of a vault's journal.
+pub(crate) fn journal_directory(vault_directory: &Path) -> PathBuf {
+    vault_directory.join("journal")
+}
+
+impl Journal {
+    /// Opens the journal and hands every record, oldest first, to `each`.
+    pub(crate) fn open(
+        world: World,
+        vault: VaultId,
+        vault_directory: &Path,
+        epoch: u32,
+        sealing: Sealing<'_>,
+        mut each: impl FnMut(JournalRecord) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
+        let directory = journal_directory(vault_directory);
+        let mut generations: BTreeMap<u64, Vec<SegmentName>> = BTreeMap::new();
+        for name in world.vfs.list(&directory).at(&directory)? {
+            if let Some(name) = SegmentName::parse(&name) {
+                generations.entry(name.generation).or_default().push(name);
+            }
+        }
+        let mut journal = Journal {
+            world,
+            vault,
+            directory,
+            epoch,
+            generation: 1,
+            sequence: 0,
+            previous: FIRST_PREVIOUS,
+            segments: 0,
+            broken: false,
+        };
+        // The newest generation that is whole; what it replaced, and what was begun after it, no longer counts.
+        for (generation, mut names) in generations.into_iter().rev() {
+            names.sort_unstable();
+            let records = journal.read_generation(&names, sealing)?;
+            let ended = records.iter().any(|(record, _)| record.kind == RecordKind::GenerationEnd);
+            if generation != 1 && !ended {
+                continue;
+            }
+            journal.generation = generation;
+            journal.segments = names.len();
+            for (record, hash) in records {
+                journal.sequence = record.sequence;
+                journal.previous = hash;
+                if record.kind != RecordKind::GenerationEnd {
+                    each(record)?;
+                }
+            }
+            break;
+        }
+        Ok(journal)
+    }
+
+    fn read_generation(
+        &self,
+        names: &[SegmentName],
+        sealing: Sealing<'_>,
+    ) -> Result<Vec<(JournalRecord, [u8; 32])>, StoreError> {
+        let mut records: Vec<(JournalRecord, [u8; 32])> = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            let path = name.path(&self.directory);
+            let bytes = self.world.vfs.read(&path, SEGMENT_BYTES_MAX).at(&path)?;
+            let last = index + 1 == names.len();
+            match self.read_segment(&path, &bytes, name, sealing, &mut records) {
+                // A torn last segment was never acknowledged.
+                Err(StoreError::Corrupt { source: FormatError::Truncated { .. }, .. }) if last => {}
+                result => result?,
+            }
+        }
+        Ok(records)
+    }
+
+    fn read_segment(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        name: &SegmentName,
+        sealing: Sealing<'_>,
+        records: &mut Vec<(JournalRecord, [u8; 32])>,
+    ) -> Result<(), StoreError> {
+        let segment = Segment::parse(bytes).at(path)?;
+        if segment.header != (SegmentHeader { vault: self.vault, generation: name.generation }) {
+            return Err(FormatError::invalid("journal", "a segment belongs to another vault or generation")).at(path);
+        }
+        for record in segment.records() {
+            let record = record.at(path)?;
+            let continues = records.last().is_none_or(|(last, hash)| {
+                record.previous == *hash && record.sequence == last.sequence + 1
+            });
+            if !continues {
+                return Err(FormatError::invalid("journal", "a record does not continue the one before")).at(path);
+            }
+            let key = sealing.keys.data_key(record.key_epoch).ok_or(FormatError::Authentication { what: "journal" });
+            let opened = record.open(sealing.aead, &self.vault, key.at(path)?).at(path)?;
+            records.push((opened, record.hash()));
+        }
+        Ok(())
+    }
+
+    /// Sequence of the last record.
+    pub(crate) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether a new generation must be written before the next record.
+    pub(crate) const fn wants_generation(&self) -> bool {
+        self.broken || self.segments >= SEGMENTS_MAX
+    }
+
+    /// Appends one record as a segment of its own; on disk when this returns. After an error it is not known whether
+    /// the record counts: a new generation settles it.
+    pub(crate) fn append(
+        &mut self,
+        sealing: Sealing<'_>,
+        kind: RecordKind,
+        payload: Vec<u8>,
+    ) -> Result<u64, StoreError> {
+        if self.broken {
+            return Err(StoreError::Unknown("the journal awaits a new generation"));
+        }
+        let written = self.write_segment(sealing, self.generation, &[(kind, payload)]);
+        match written {
+            Ok(()) => {
+                self.segments += 1;
+                Ok(self.sequence)
+            }
+            Err(error) => {
+                self.broken = true;
+                tracing::error!(vault = %self.vault, %error, "a journal write failed; a new generation will settle it");
+                Err(StoreError::Unknown("the journal could not be written"))
+            }
+        }
+    }
+
+    /// Replaces the journal by a new generation holding exactly `records`, then removes the old files.
+    pub(crate) fn begin_generation(
+        &mut self,
+        sealing: Sealing<'_>,
+        mut records: Vec<(RecordKind, Vec<u8>)>,
+    ) -> Result<u64, StoreError> {
+        records.push((RecordKind::GenerationEnd, Vec::new()));
+        let generation = self.generation + 1;
+        // A failed attempt leaves a file of this generation without an end mark, or one whose fate is unknown: never
+        // reuse its number.
+        self.generation = generation;
+        self.broken = true;
+        self.previous = FIRST_PREVIOUS;
+        self.write_segment(sealing, generation, &records)?;
+        self.broken = false;
+        self.segments = 1;
+        for name in self.world.vfs.list(&self.directory).at(&self.directory)? {
+            if let Some(old) = SegmentName::parse(&name).filter(|name| name.generation < generation) {
+                let path = old.path(&self.directory);
+                self.world.vfs.remove_file(&path).at(&path)?;
+            }
+        }
+        self.world.vfs.sync_dir(&self.directory).at(&self.directory)?;
+        Ok(self.sequence)
+    }
+
+    fn write_segment(
+        &mut self,
+        sealing: Sealing<'_>,
+        generation: u64,
+        records: &[(RecordKind, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        let name = SegmentName { generation, epoch: self.epoch, sequence: self.sequence + 1 };
+        let path = name.path(&self.directory);
+        let key = sealing.keys.data.last().ok_or(FormatError::Authentication { what: "journal" })?;
+        let mut bytes = SegmentHeader { vault: self.vault, generation }.encode().to_vec();
+        let (mut sequence, mut previous) = (self.sequence, self.previous);
+        for (kind, payload) in records {
+            sequence += 1;
+            let record = JournalRecord { kind: *kind, epoch: self.epoch, sequence, previous, payload: payload.clone() };
+            let nonce = self.world.random_bytes().map_err(StoreError::Random)?;
+            let sealed = record.seal(sealing.aead, &self.vault, key, &nonce)?;
+            previous = record_hash(&sealed);
+            bytes.extend_from_slice(&sealed);
+        }
+        let file = self.world.vfs.create_new(&path).at(&path)?;
+        file.write_at(0, &bytes).at(&path)?;
+        file.sync_data().at(&path)?;
+        self.world.vfs.sync_dir(&self.directory).at(&self.directory)?;
+        self.sequence = sequence;
+        self.previous = previous;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The keyring on disk: two copies, replaced one after the other, so that one is always whole.
+
+use crate::error::{At, StoreError};
+use crate::world::World;
+use repo_format::FormatError;
+use repo_format::id::VaultId;
+use repo_format::keyring::{CREATE_RANDOM_BYTES, Keyring, UnlockedKeyring, VAULT_RANDOM_BYTES, VaultKeys};
+use repo_format::limits::KEYRING_BYTES_MAX;
+use repo_format::masterkey::MasterKey;
+use std::path::{Path, PathBuf};
+
+/// File names of the copies; the first is written first.
+pub const KEYRING_FILES: [&str; 2] = ["keyring.a", "keyring.b"];
+
+/// The unlocked keyring and where it lives.
+pub(crate) struct KeyringFile {
+    world: World,
+    directory: PathBuf,
+    keyring: UnlockedKeyring,
+}
+
+impl KeyringFile {
+    /// Unlocks the keyring in `directory`, or makes an empty one when there is none and `create` allows it.
+    pub(crate) fn open(world: World, directory: &Path, master: &MasterKey, create: bool) -> Result<Self, StoreError> {
+        let mut found: Vec<Keyring> = Vec::new();
+        let mut broken: Option<StoreError> = None;
+        let mut files = 0;
+        for name in KEYRING_FILES {
+            let path = directory.join(name);
+            match world.vfs.read(&path, KEYRING_BYTES_MAX as u64) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                bytes => {
+                    files += 1;
+                    match bytes.at(&path).and_then(|bytes| Keyring::parse(&bytes).at(&path)) {
+                        Ok(keyring) => found.push(keyring),
+                        Err(error) => {
+                            tracing::error!(%error, "a copy of the keyring cannot be read");
+                            broken.get_or_insert(error);
+                        }
+                    }
+                }
+            }
+        }
+        // The first copy is written first: where both are whole, it is the newer one.
+        let differ = files != KEYRING_FILES.len() || found.len() != files || found.first() != found.last();
+        match (found.into_iter().next(), broken) {
+            (Some(keyring), _) => {
+                let keyring = keyring.unlock(master).at(&directory.join(KEYRING_FILES[0]))?;
+                let file = KeyringFile { world, directory: directory.to_owned(), keyring };
+                if differ {
+                    file.save()?;
+                }
+                Ok(file)
+            }
+            (None, Some(error)) => Err(error),
+            (None, None) if create => {
+                let random = world.random_bytes::<CREATE_RANDOM_BYTES>().map_err(StoreError::Random)?;
+                let keyring = Keyring::create(master, &random)?;
+                let file = KeyringFile { world, directory: directory.to_owned(), keyring };
+                file.save()?;
+                Ok(file)
+            }
+            (None, None) => Err(FormatError::Truncated { what: "keyring" }).at(&directory.join(KEYRING_FILES[0])),
+        }
+    }
+
+    fn save(&self) -> Result<(), StoreError> {
+        let bytes = self.keyring.encode();
+        for name in KEYRING_FILES {
+            let path = self.directory.join(name);
+            self.world.vfs.replace(&path, &bytes).at(&path)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn insert_vault(&mut self, vault: VaultId) -> Result<VaultKeys, StoreError> {
+        let random = self.world.random_bytes::<VAULT_RANDOM_BYTES>().map_err(StoreError::Random)?;
+        let keys = self.keyring.insert_vault(vault, &random)?;
+        self.save()?;
+        Ok(keys)
+    }
+
+    pub(crate) fn keys(&self, vault: &VaultId) -> Result<VaultKeys, StoreError> {
+        self.keyring.keys(vault)?.ok_or(StoreError::NoSuchVault(*vault))
+    }
+
+    pub(crate) fn vaults(&self) -> Vec<VaultId> {
+        self.keyring.keyring().vaults().collect()
+    }
+
+    pub(crate) fn rotate_master(&mut self, master: &MasterKey) -> Result<(), StoreError> {
+        let nonce = self.world.random_bytes().map_err(StoreError::Random)?;
+        self.keyring.rotate_master(master, &nonce)?;
+        self.save()
+    }
+}

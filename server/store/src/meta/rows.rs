@@ -1,0 +1,351 @@
+//! Keys and values of the index. The only place that builds a key; every value begins with a version.
+
+use crate::error::StoreError;
+use repo_format::FormatError;
+use repo_format::codec::{Reader, put_bytes, put_varint};
+use repo_format::compress::Codec;
+use repo_format::id::{NodeId, ObjectId, ObjectKind, PackId, SnapshotId, UploadSessionId};
+use repo_format::pack::PackKind;
+
+const VERSION: u8 = 1;
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+fn versioned() -> Vec<u8> {
+    vec![VERSION]
+}
+
+fn open<'a>(what: &'static str, bytes: &'a [u8]) -> Result<Reader<'a>, FormatError> {
+    let mut reader = Reader::new(what, bytes);
+    match reader.u8()? {
+        VERSION => Ok(reader),
+        version => Err(FormatError::UnsupportedVersion { what, version: version.into() }),
+    }
+}
+
+/// Where a frame is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) pack: PackId,
+    /// Of the frame's header within the pack file.
+    pub(crate) offset: u32,
+    /// Header and stored bytes.
+    pub(crate) frame_len: u32,
+}
+
+impl Place {
+    pub(crate) const fn end(&self) -> u64 {
+        self.offset as u64 + self.frame_len as u64
+    }
+}
+
+/// Row of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ObjectRow {
+    pub(crate) kind: ObjectKind,
+    pub(crate) codec: Codec,
+    pub(crate) damaged: bool,
+    pub(crate) place: Place,
+    pub(crate) plain_len: u32,
+    /// Stored nodes that have it as a child, plus snapshots with it as root.
+    pub(crate) references: u64,
+    /// Bytes of file content below a node; zero for chunks.
+    pub(crate) logical_bytes: u64,
+}
+
+impl ObjectRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = versioned();
+        out.push(self.kind.byte());
+        out.push(self.codec.byte());
+        out.push(u8::from(self.damaged));
+        put_pack(&mut out, &self.place.pack);
+        put_varint(&mut out, self.place.offset.into());
+        put_varint(&mut out, self.place.frame_len.into());
+        put_varint(&mut out, self.plain_len.into());
+        put_varint(&mut out, self.references);
+        put_varint(&mut out, self.logical_bytes);
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = open("object row", bytes)?;
+        let row = ObjectRow {
+            kind: ObjectKind::from_byte(reader.u8()?)?,
+            codec: Codec::from_byte(reader.u8()?)?,
+            damaged: reader.u8()? != 0,
+            place: Place {
+                pack: take_pack(&mut reader)?,
+                offset: take_u32(&mut reader)?,
+                frame_len: take_u32(&mut reader)?,
+            },
+            plain_len: take_u32(&mut reader)?,
+            references: reader.varint()?,
+            logical_bytes: reader.varint()?,
+        };
+        reader.finish()?;
+        Ok(row)
+    }
+}
+
+fn put_pack(out: &mut Vec<u8>, pack: &PackId) {
+    put_varint(out, pack.epoch.into());
+    put_varint(out, pack.sequence.into());
+}
+
+fn take_pack(reader: &mut Reader<'_>) -> Result<PackId, FormatError> {
+    Ok(PackId { epoch: take_u32(reader)?, sequence: take_u32(reader)? })
+}
+
+fn take_u32(reader: &mut Reader<'_>) -> Result<u32, FormatError> {
+    Ok(reader.varint_max("number", u32::MAX as usize)? as u32)
+}
+
+/// Life of a pack, as the index sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PackState {
+    /// Being appended to; found like this at start, it is adopted.
+    Open = 1,
+    /// Complete, with trailer, and every frame has its row (or is dead).
+    Sealed = 2,
+}
+
+/// Row of a pack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PackRow {
+    pub(crate) state: PackState,
+    pub(crate) kind: PackKind,
+    /// Bytes from the start known to be on disk.
+    pub(crate) durable_len: u64,
+    /// Bytes of frames that rows point to.
+    pub(crate) live_bytes: u64,
+    pub(crate) live_frames: u64,
+    /// When every stripe was last verified, nanoseconds since 1970; zero = never.
+    pub(crate) verified_ns: u64,
+}
+
+impl PackRow {
+    pub(crate) const fn new(kind: PackKind) -> Self {
+        PackRow { state: PackState::Open, kind, durable_len: 0, live_bytes: 0, live_frames: 0, verified_ns: 0 }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = versioned();
+        out.push(self.state as u8);
+        out.push(self.kind as u8);
+        for number in [self.durable_len, self.live_bytes, self.live_frames, self.verified_ns] {
+            put_varint(&mut out, number);
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = open("pack row", bytes)?;
+        let state = match reader.u8()? {
+            1 => PackState::Open,
+            2 => PackState::Sealed,
+            _ => return Err(FormatError::invalid("pack row", "unknown state")),
+        };
+        let kind = PackKind::from_byte(reader.u8()?)?;
+        let row = PackRow {
+            state,
+            kind,
+            durable_len: reader.varint()?,
+            live_bytes: reader.varint()?,
+            live_frames: reader.varint()?,
+            verified_ns: reader.varint()?,
+        };
+        reader.finish()?;
+        Ok(row)
+    }
+}
+
+pub(crate) fn pack_key(pack: &PackId) -> [u8; 8] {
+    let mut key = [0; 8];
+    key[..4].copy_from_slice(&pack.epoch.to_be_bytes());
+    key[4..].copy_from_slice(&pack.sequence.to_be_bytes());
+    key
+}
+
+pub(crate) fn pack_of_key(key: &[u8]) -> Result<PackId, FormatError> {
+    let mut reader = Reader::new("pack key", key);
+    let pack = PackId { epoch: u32::from_be_bytes(reader.array()?), sequence: u32::from_be_bytes(reader.array()?) };
+    reader.finish()?;
+    Ok(pack)
+}
+
+/// Exact byte counts of a vault, written in the same batch as the rows they count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ledger {
+    /// Frame bytes (headers included) of all object rows.
+    pub physical_bytes: u64,
+    /// File bytes summed over all snapshots.
+    pub logical_bytes: u64,
+    /// Frame bytes of objects with count zero.
+    pub pending_bytes: u64,
+    /// Chunk rows.
+    pub chunks: u64,
+    /// Node rows.
+    pub nodes: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Sequence of the last journal record folded into the rows.
+    pub journal_sequence: u64,
+}
+
+impl Ledger {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = versioned();
+        for number in [
+            self.physical_bytes,
+            self.logical_bytes,
+            self.pending_bytes,
+            self.chunks,
+            self.nodes,
+            self.snapshots,
+            self.journal_sequence,
+        ] {
+            put_varint(&mut out, number);
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = open("ledger row", bytes)?;
+        let ledger = Ledger {
+            physical_bytes: reader.varint()?,
+            logical_bytes: reader.varint()?,
+            pending_bytes: reader.varint()?,
+            chunks: reader.varint()?,
+            nodes: reader.varint()?,
+            snapshots: reader.varint()?,
+            journal_sequence: reader.varint()?,
+        };
+        reader.finish()?;
+        Ok(ledger)
+    }
+
+    /// A new object row with no references.
+    pub(crate) fn add(&mut self, row: &ObjectRow) {
+        self.physical_bytes += u64::from(row.place.frame_len);
+        self.pending_bytes += u64::from(row.place.frame_len);
+        match row.kind {
+            ObjectKind::Chunk => self.chunks += 1,
+            ObjectKind::Node => self.nodes += 1,
+        }
+    }
+
+    /// A damaged frame's place is taken by another frame of the same object.
+    pub(crate) fn replace(&mut self, old: &ObjectRow, new: &ObjectRow) {
+        let (was, is) = (u64::from(old.place.frame_len), u64::from(new.place.frame_len));
+        self.physical_bytes = (self.physical_bytes + is).saturating_sub(was);
+        if old.references == 0 {
+            self.pending_bytes = (self.pending_bytes + is).saturating_sub(was);
+        }
+    }
+
+    /// Its first reference.
+    pub(crate) fn referenced(&mut self, row: &ObjectRow) {
+        self.pending_bytes = self.pending_bytes.saturating_sub(row.place.frame_len.into());
+    }
+}
+
+/// Key of the one ledger row.
+pub(crate) const LEDGER_KEY: &[u8] = b"";
+
+/// Row of an upload session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SessionRow {
+    pub(crate) created_ns: i64,
+    pub(crate) computer: String,
+    pub(crate) series: String,
+    /// Root of the base snapshot, held as long as the session lives.
+    pub(crate) base_root: Option<NodeId>,
+    /// What it was committed as.
+    pub(crate) committed: Option<SnapshotId>,
+}
+
+impl SessionRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = versioned();
+        repo_format::codec::put_varint_signed(&mut out, self.created_ns);
+        put_bytes(&mut out, self.computer.as_bytes());
+        put_bytes(&mut out, self.series.as_bytes());
+        put_bytes(&mut out, self.base_root.as_ref().map_or(&[], |root| root.as_bytes()));
+        put_bytes(&mut out, self.committed.as_ref().map_or(&[], |snapshot| snapshot.as_bytes()));
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = open("session row", bytes)?;
+        let created_ns = reader.varint_signed()?;
+        let computer = take_text(&mut reader)?;
+        let series = take_text(&mut reader)?;
+        let base_root = match reader.bytes_max("node id", 32)? {
+            [] => None,
+            id => Some(NodeId::from_slice(id)?),
+        };
+        let committed = match reader.bytes_max("snapshot id", 32)? {
+            [] => None,
+            id => Some(SnapshotId::from_slice(id)?),
+        };
+        reader.finish()?;
+        Ok(SessionRow { created_ns, computer, series, base_root, committed })
+    }
+}
+
+fn take_text(reader: &mut Reader<'_>) -> Result<String, FormatError> {
+    let bytes = reader.bytes_max("text", TEXT_BYTES_MAX)?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| FormatError::invalid("session row", "text is not UTF-8"))
+}
+
+/// Key under which a session holds a node.
+pub(crate) fn hold_key(session: &UploadSessionId, node: &ObjectId) -> Vec<u8> {
+    let mut key = session.as_bytes().to_vec();
+    key.extend_from_slice(node.as_bytes());
+    key
+}
+
+/// Reads an object row, naming the index when it is corrupt.
+pub(crate) fn object_row(bytes: &[u8]) -> Result<ObjectRow, StoreError> {
+    Ok(ObjectRow::decode(bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_round_trip() {
+        let object = ObjectRow {
+            kind: ObjectKind::Node,
+            codec: Codec::Zstd,
+            damaged: true,
+            place: Place { pack: PackId { epoch: 7, sequence: u32::MAX }, offset: 64, frame_len: 1 << 22 },
+            plain_len: 99,
+            references: 1 << 40,
+            logical_bytes: u64::MAX,
+        };
+        assert_eq!(ObjectRow::decode(&object.encode()).unwrap(), object);
+        let mut pack = PackRow::new(PackKind::Node);
+        pack.state = PackState::Sealed;
+        pack.live_bytes = 5;
+        assert_eq!(PackRow::decode(&pack.encode()).unwrap(), pack);
+        let ledger = Ledger { physical_bytes: 1, logical_bytes: 2, pending_bytes: 3, chunks: 4, nodes: 5, snapshots: 6, journal_sequence: 7 };
+        assert_eq!(Ledger::decode(&ledger.encode()).unwrap(), ledger);
+        let session = SessionRow {
+            created_ns: -1,
+            computer: "laptop".into(),
+            series: "/home".into(),
+            base_root: Some(NodeId::from_bytes([3; 32])),
+            committed: None,
+        };
+        assert_eq!(SessionRow::decode(&session.encode()).unwrap(), session);
+        let pack = PackId { epoch: 1, sequence: 2 };
+        assert_eq!(pack_of_key(&pack_key(&pack)).unwrap(), pack);
+    }
+
+    #[test]
+    fn unknown_versions_are_refused() {
+        assert!(matches!(Ledger::decode(&[9, 0, 0]), Err(FormatError::UnsupportedVersion { .. })));
+    }
+}

@@ -1,0 +1,63 @@
+//! Settings of the engine and their limits. Values only; reads no files.
+
+use repo_format::id::VaultId;
+use std::path::PathBuf;
+
+/// Memory for index and caches when nothing else is said, bytes.
+pub const MEMORY_BYTES_DEFAULT: usize = 128 << 20;
+/// Smallest memory setting that works, bytes.
+pub const MEMORY_BYTES_MIN: usize = 16 << 20;
+/// The reserve is this share of the volume...
+const RESERVE_SHARE: u64 = 20;
+/// ...but at least this much...
+pub const RESERVE_BYTES_MIN: u64 = 64 << 20;
+/// ...and at most this much, bytes.
+pub const RESERVE_BYTES_MAX: u64 = 20 << 30;
+
+const _: () = assert!(MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT);
+const _: () = assert!(RESERVE_BYTES_MIN < RESERVE_BYTES_MAX);
+
+/// Where the store is and what it may use.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// Folder of keyring, index and vaults.
+    pub directory: PathBuf,
+    /// Memory for the index and the cache of decoded objects together, bytes.
+    pub memory_bytes: usize,
+    /// Space kept free for deletes and the journal; `None`: 5 % of the volume, at least 64 MiB, at most 20 GiB.
+    pub reserve_bytes: Option<u64>,
+}
+
+impl StoreSettings {
+    /// Defaults in `directory`.
+    pub fn new(directory: PathBuf) -> Self {
+        StoreSettings { directory, memory_bytes: MEMORY_BYTES_DEFAULT, reserve_bytes: None }
+    }
+
+    /// Reserve on a volume of `total` bytes.
+    pub fn reserve_bytes(&self, total: u64) -> u64 {
+        self.reserve_bytes.unwrap_or((total / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX))
+    }
+
+    pub(crate) fn index_directory(&self) -> PathBuf {
+        self.directory.join("index")
+    }
+
+    pub(crate) fn vault_directory(&self, vault: &VaultId) -> PathBuf {
+        self.directory.join("vaults").join(vault.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_a_share_within_bounds() {
+        let settings = StoreSettings::new(PathBuf::new());
+        assert_eq!(settings.reserve_bytes(1 << 30), RESERVE_BYTES_MIN);
+        assert_eq!(settings.reserve_bytes(100 << 30), 5 << 30);
+        assert_eq!(settings.reserve_bytes(100 << 40), RESERVE_BYTES_MAX);
+        assert_eq!(StoreSettings { reserve_bytes: Some(7), ..settings }.reserve_bytes(1 << 40), 7);
+    }
+}

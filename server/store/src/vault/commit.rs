@@ -1,0 +1,163 @@
+//! Commits and snapshot records. A commit is a journal record and one small batch, whatever the snapshot's size, and
+//! idempotent by its upload session.
+
+use super::{State, Vault};
+use crate::error::StoreError;
+use crate::journal::Sealing;
+use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow};
+use crate::meta::{Batch, Table, Ticket};
+use repo_format::FormatError;
+use repo_format::id::{NodeId, ObjectId, ObjectKind, SnapshotId, UploadSessionId};
+use repo_format::journal::{CommitRecord, JournalRecord, RecordKind};
+
+/// Hold rows removed in one batch after a commit.
+const HOLDS_PER_BATCH: usize = 2048;
+
+/// What the caller says about a commit.
+#[derive(Clone, Debug)]
+pub struct CommitInput {
+    /// Root node; must be stored.
+    pub root: NodeId,
+    /// The agent's summary as JSON; stored, not interpreted.
+    pub summary_json: Vec<u8>,
+}
+
+/// A committed snapshot.
+pub type SnapshotInfo = CommitRecord;
+
+impl Vault {
+    pub(super) fn sealing(&self) -> Sealing<'_> {
+        Sealing { aead: self.shared.aead, keys: &self.keys }
+    }
+
+    /// One snapshot's record.
+    pub(crate) fn snapshot_record(&self, snapshot: &SnapshotId) -> Result<CommitRecord, StoreError> {
+        match self.meta().get(&self.id, Table::Snapshot, snapshot.as_bytes())? {
+            Some(bytes) => Ok(CommitRecord::decode(&bytes)?),
+            None => Err(StoreError::NoSuchSnapshot(*snapshot)),
+        }
+    }
+
+    /// All snapshots, oldest first.
+    pub(crate) fn snapshots(&self) -> Result<Vec<CommitRecord>, StoreError> {
+        let (mut records, mut from) = (Vec::new(), Vec::new());
+        loop {
+            let rows = self.meta().scan(&self.id, Table::Snapshot, &from, 1024)?;
+            for (_, value) in &rows {
+                records.push(CommitRecord::decode(value)?);
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == 1024 => {
+                    from = key.clone();
+                    from.push(0);
+                }
+                _ => break,
+            }
+        }
+        records.sort_by_key(|record| (record.committed_ns, record.snapshot));
+        Ok(records)
+    }
+
+    /// Commits `input.root` as a snapshot.
+    pub(crate) fn commit(&self, session: &UploadSessionId, input: &CommitInput) -> Result<SnapshotInfo, StoreError> {
+        let mut journal = self.journal.lock();
+        let row = self.session_row(session)?;
+        if let Some(snapshot) = row.committed {
+            let record = self.snapshot_record(&snapshot)?;
+            // The first answer may have been lost before its sync: this one is durable as well.
+            self.sync(self.meta().written())?;
+            return if record.root == input.root { Ok(record) } else { Err(StoreError::Conflict(*session)) };
+        }
+        let root = ObjectId::from(input.root);
+        let root_row = self.root_row(&root)?;
+        let record = CommitRecord {
+            snapshot: SnapshotId::from_bytes(self.shared.world.random_bytes().map_err(StoreError::Random)?),
+            session: *session,
+            root: input.root,
+            committed_ns: self.shared.world.clock.now_ns(),
+            logical_bytes: root_row.logical_bytes,
+            computer: row.computer.clone(),
+            series: row.series.clone(),
+            summary_json: input.summary_json.clone(),
+        };
+        let payload = record.encode()?;
+        if journal.wants_generation() {
+            let records = self.snapshots()?;
+            let states = records.iter().map(|record| Ok((RecordKind::Commit, record.encode()?)));
+            let states = states.collect::<Result<Vec<_>, FormatError>>()?;
+            journal.begin_generation(self.sealing(), states)?;
+        }
+        let sequence = journal.append(self.sealing(), RecordKind::Commit, payload)?;
+        let ticket = self.fold_commit(&mut self.state.lock(), &record, sequence)?;
+        drop(journal);
+        self.sync(ticket)?;
+        self.drop_holds(session)?;
+        self.shared.stats.committed();
+        Ok(record)
+    }
+
+    fn root_row(&self, root: &ObjectId) -> Result<ObjectRow, StoreError> {
+        let row = self.object_rows(&[*root])?.into_iter().next().flatten();
+        row.filter(|row| row.kind == ObjectKind::Node && !row.damaged).ok_or(StoreError::Missing(vec![*root]))
+    }
+
+    /// Makes a journal's commit record visible.
+    fn fold_commit(&self, state: &mut State, record: &CommitRecord, sequence: u64) -> Result<Ticket, StoreError> {
+        let mut batch = Batch::default();
+        let mut ledger: Ledger = state.ledger;
+        ledger.journal_sequence = sequence;
+        let known = self.meta().get(&self.id, Table::Snapshot, record.snapshot.as_bytes())?.is_some();
+        if !known {
+            let root = ObjectId::from(record.root);
+            let mut row = self.root_row(&root)?;
+            if row.references == 0 {
+                ledger.referenced(&row);
+                batch.delete(Table::Zero, *root.as_bytes());
+            }
+            row.references += 1;
+            ledger.logical_bytes += record.logical_bytes;
+            ledger.snapshots += 1;
+            batch.put(Table::Object, *root.as_bytes(), row.encode());
+            batch.put(Table::Snapshot, *record.snapshot.as_bytes(), record.encode()?);
+        }
+        if let Ok(mut session) = self.session_row(&record.session) {
+            session.committed = Some(record.snapshot);
+            session.base_root = None;
+            batch.put(Table::Session, *record.session.as_bytes(), session.encode());
+        }
+        batch.put(Table::Ledger, LEDGER_KEY, ledger.encode());
+        let ticket = self.meta().write(&self.id, batch)?;
+        state.ledger = ledger;
+        Ok(ticket)
+    }
+
+    /// Removes what a committed session held node by node; the snapshot holds it now.
+    fn drop_holds(&self, session: &UploadSessionId) -> Result<(), StoreError> {
+        let _state = self.state.lock();
+        let holds: Vec<Vec<u8>> =
+            self.session_keys(session)?.into_iter().filter(|key| key.len() > UploadSessionId::LEN).collect();
+        for keys in holds.chunks(HOLDS_PER_BATCH) {
+            let mut batch = Batch::default();
+            for key in keys {
+                batch.delete(Table::Session, key.clone());
+            }
+            self.meta().write(&self.id, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Applies a journal record that the rows do not contain yet.
+    pub(super) fn replay(&self, record: &JournalRecord) -> Result<(), StoreError> {
+        match record.kind {
+            RecordKind::Commit => {
+                let commit = CommitRecord::decode(&record.payload)?;
+                self.fold_commit(&mut self.state.lock(), &commit, record.sequence)?;
+                Ok(())
+            }
+            _ => Err(StoreError::Unavailable {
+                vault: self.id,
+                reason: "its journal has records this version does not write; use a newer Holdfast".into(),
+            }),
+        }
+    }
+}

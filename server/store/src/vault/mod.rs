@@ -1,0 +1,259 @@
+//! One vault: the monitor that serialises its index changes, and what it works with. Cryptography, compression, pack
+//! writes and `fdatasync` happen outside the lock; inside it, checking children and applying the batch never yields.
+//!
+//! Lock order: `journal`, then `state`, then `appender`. Nothing is held across a sync but `journal`.
+
+mod apply;
+mod commit;
+mod read;
+mod recover;
+mod upload;
+
+pub use commit::{CommitInput, SnapshotInfo};
+pub use recover::Recovered;
+pub use read::{Delivered, StoredObject};
+pub use upload::{Durable, IncomingObject, Received};
+
+use crate::cache::NodeCache;
+use crate::error::StoreError;
+use crate::journal::Journal;
+use crate::meta::rows::{Ledger, ObjectRow, SessionRow};
+use crate::meta::{Batch, MetaStore, Table, Ticket};
+use crate::pack::{Appender, PackFiles};
+use crate::settings::StoreSettings;
+use crate::stats::Stats;
+use crate::world::World;
+use parking_lot::Mutex;
+use repo_format::crypto::Aead;
+use repo_format::id::{NodeId, ObjectId, PackId, SnapshotId, UploadSessionId, VaultId};
+use repo_format::keyring::VaultKeys;
+use repo_format::keys::{DataKey, IdKeys};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What every vault shares.
+pub(crate) struct Shared {
+    pub(crate) world: World,
+    pub(crate) settings: StoreSettings,
+    pub(crate) meta: Arc<dyn MetaStore>,
+    pub(crate) aead: &'static dyn Aead,
+    pub(crate) epoch: u32,
+    pub(crate) stats: Stats,
+    pub(crate) nodes: NodeCache,
+}
+
+/// One vault, recovered and open.
+pub(crate) struct Vault {
+    pub(crate) id: VaultId,
+    directory: PathBuf,
+    shared: Arc<Shared>,
+    keys: VaultKeys,
+    id_keys: IdKeys,
+    files: PackFiles,
+    journal: Mutex<Journal>,
+    state: Mutex<State>,
+    appender: Mutex<Appender>,
+}
+
+/// What the monitor guards.
+pub(crate) struct State {
+    /// Objects appended to packs whose rows are not written: received, not durable.
+    pending: HashMap<ObjectId, Pending>,
+    ledger: Ledger,
+    /// Rises when pending objects are given up.
+    generation: u32,
+    /// Packs given up since start; the second one makes the vault read-only.
+    poisoned: u32,
+}
+
+/// An appended object without a row. Its row will have no references.
+#[derive(Clone, Copy)]
+pub(crate) struct Pending {
+    row: ObjectRow,
+    /// A damaged row exists; this place replaces it.
+    heals: bool,
+}
+
+impl Vault {
+    /// Number that changes whenever received objects have been given up: a restart, or a poisoned pack.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation_of(&self.state.lock())
+    }
+
+    fn incarnation_of(&self, state: &State) -> u64 {
+        u64::from(self.shared.epoch) << 32 | u64::from(state.generation)
+    }
+
+    /// Keys of ids and cuts, for the vault's agents.
+    pub(crate) const fn id_keys(&self) -> &IdKeys {
+        &self.id_keys
+    }
+
+    /// Exact byte counts.
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.state.lock().ledger
+    }
+
+    fn data_key(&self) -> Result<&DataKey, StoreError> {
+        self.keys.data.last().ok_or(StoreError::NoSuchVault(self.id))
+    }
+
+    fn meta(&self) -> &dyn MetaStore {
+        &*self.shared.meta
+    }
+
+    fn sync(&self, ticket: Ticket) -> Result<(), StoreError> {
+        self.meta().sync(ticket)
+    }
+
+    /// Rows of many objects; absent ones are `None`.
+    fn object_rows(&self, ids: &[ObjectId]) -> Result<Vec<Option<ObjectRow>>, StoreError> {
+        let keys: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let rows = self.meta().multi_get(&self.id, Table::Object, &keys)?;
+        rows.into_iter().map(|row| row.map(|bytes| Ok(ObjectRow::decode(&bytes)?)).transpose()).collect()
+    }
+
+    fn session_row(&self, session: &UploadSessionId) -> Result<SessionRow, StoreError> {
+        match self.meta().get(&self.id, Table::Session, session.as_bytes())? {
+            Some(bytes) => Ok(SessionRow::decode(&bytes)?),
+            None => Err(StoreError::NoSuchSession(*session)),
+        }
+    }
+
+    /// A session that has neither ended nor been committed.
+    fn live_session(&self, session: &UploadSessionId) -> Result<SessionRow, StoreError> {
+        match self.session_row(session)? {
+            row if row.committed.is_none() => Ok(row),
+            _ => Err(StoreError::NoSuchSession(*session)),
+        }
+    }
+
+    /// Starts an upload session that holds the root of its base snapshot.
+    pub(crate) fn begin_upload(
+        &self,
+        computer: &str,
+        series: &str,
+        base: Option<&SnapshotId>,
+    ) -> Result<UploadSessionId, StoreError> {
+        let session = UploadSessionId::from_bytes(self.shared.world.random_bytes().map_err(StoreError::Random)?);
+        let _state = self.state.lock();
+        let base_root: Option<NodeId> = match base {
+            Some(snapshot) => Some(self.snapshot_record(snapshot)?.root),
+            None => None,
+        };
+        let row = SessionRow {
+            created_ns: self.shared.world.clock.now_ns(),
+            computer: computer.to_owned(),
+            series: series.to_owned(),
+            base_root,
+            committed: None,
+        };
+        let mut batch = Batch::default();
+        batch.put(Table::Session, *session.as_bytes(), row.encode());
+        let ticket = self.meta().write(&self.id, batch)?;
+        drop(_state);
+        self.sync(ticket)?;
+        Ok(session)
+    }
+
+    /// Whether the session lives.
+    pub(crate) fn upload_session(&self, session: &UploadSessionId) -> Result<(), StoreError> {
+        self.live_session(session).map(|_| ())
+    }
+
+    /// Ends a session; what only it held may be collected.
+    pub(crate) fn abort_upload(&self, session: &UploadSessionId) -> Result<(), StoreError> {
+        let _state = self.state.lock();
+        self.live_session(session)?;
+        let mut batch = Batch::default();
+        for key in self.session_keys(session)? {
+            batch.delete(Table::Session, key);
+        }
+        let ticket = self.meta().write(&self.id, batch)?;
+        drop(_state);
+        self.sync(ticket)
+    }
+
+    /// All keys of a session's rows, header first.
+    fn session_keys(&self, session: &UploadSessionId) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let mut from = session.as_bytes().to_vec();
+        loop {
+            let rows = self.meta().scan(&self.id, Table::Session, &from, 1024)?;
+            let full = rows.len() == 1024;
+            let before = keys.len();
+            keys.extend(rows.into_iter().map(|(key, _)| key).take_while(|key| key.starts_with(session.as_bytes())));
+            match keys.last() {
+                Some(last) if full && keys.len() == before + 1024 => {
+                    from = last.clone();
+                    from.push(0);
+                }
+                _ => return Ok(keys),
+            }
+        }
+    }
+
+    /// Upload sessions that have not ended.
+    pub(crate) fn live_sessions(&self) -> Result<u64, StoreError> {
+        let (mut live, mut from) = (0, Vec::new());
+        loop {
+            let rows = self.meta().scan(&self.id, Table::Session, &from, 1024)?;
+            for (key, value) in &rows {
+                if key.len() == UploadSessionId::LEN && SessionRow::decode(value)?.committed.is_none() {
+                    live += 1;
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == 1024 => {
+                    from = key.clone();
+                    from.push(0);
+                }
+                _ => return Ok(live),
+            }
+        }
+    }
+
+    /// Gives up a pack after a failed write or sync: its pending objects are forgotten, and sessions learn by the
+    /// incarnation that they must send them again.
+    fn poison(&self, pack: &PackId) {
+        let mut state = self.state.lock();
+        self.appender.lock().poison(pack);
+        state.pending.retain(|_, pending| pending.row.place.pack != *pack);
+        state.generation = state.generation.wrapping_add(1);
+        state.poisoned += 1;
+        tracing::error!(vault = %self.id, %pack, "a write or sync failed; the pack is given up, its unacknowledged objects will be sent again");
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        if self.state.lock().poisoned >= 2 {
+            return Err(StoreError::Unavailable {
+                vault: self.id,
+                reason: "two writes to its packs have failed, so it is read-only; check the server's disk, then restart the server".into(),
+            });
+        }
+        self.shared.check_space()
+    }
+
+    /// Writes trailers and seals what is open, so that nothing has to be adopted at the next start.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let finished = self.appender.lock().finish_all();
+        if let Err((pack, error)) = finished {
+            if let Some(pack) = pack {
+                self.poison(&pack);
+            }
+            return Err(error);
+        }
+        self.make_durable(None).map(|_| ())
+    }
+}
+
+impl Shared {
+    /// Refuses new data when the volume is down to its reserve.
+    pub(crate) fn check_space(&self) -> Result<(), StoreError> {
+        let directory = &self.settings.directory;
+        let space = crate::error::At::at(self.world.vfs.space(directory), directory)?;
+        let reserve = self.settings.reserve_bytes(space.total);
+        if space.free <= reserve { Err(StoreError::DiskFull { free: space.free, reserve }) } else { Ok(()) }
+    }
+}

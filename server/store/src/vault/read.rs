@@ -1,0 +1,135 @@
+//! Reading objects: rows, coalesced reads, authentication, and a cache of decoded objects.
+
+use super::Vault;
+use super::upload::unpack;
+use crate::error::StoreError;
+use crate::meta::rows::ObjectRow;
+use crate::meta::{Batch, Table};
+use crate::pack::read_frame;
+use repo_format::compress::Codec;
+use repo_format::id::{ChunkId, NodeId, ObjectId, ObjectKind};
+use repo_format::node::NodeSource;
+use std::sync::Arc;
+
+/// An object as stored, opened but still compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// Chunk or node.
+    pub kind: ObjectKind,
+    /// Of `payload`.
+    pub codec: Codec,
+    /// Length uncompressed.
+    pub plain_len: u32,
+    /// Compressed bytes, authenticated.
+    pub payload: Vec<u8>,
+}
+
+/// What came of one id asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// Here it is.
+    Object(StoredObject),
+    /// Not in this vault.
+    Absent(ObjectId),
+    /// Stored, but damaged on disk.
+    Damaged(ObjectId),
+}
+
+impl Vault {
+    /// Reads objects in the order that is cheapest, each distinct id once, handing every outcome to `each`.
+    pub(crate) fn read_objects(
+        &self,
+        ids: &[ObjectId],
+        mut each: impl FnMut(Delivered) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let (mut wanted, mut places): (Vec<(ObjectId, ObjectRow)>, _) = (Vec::new(), Vec::new());
+        for (id, row) in ids.iter().zip(self.object_rows(&ids)?) {
+            match row {
+                None => each(Delivered::Absent(*id))?,
+                Some(row) if row.damaged => each(Delivered::Damaged(*id))?,
+                Some(row) => {
+                    places.push(row.place);
+                    wanted.push((*id, row));
+                }
+            }
+        }
+        self.files.read_frames(&places, |index, bytes| {
+            let (id, row) = &wanted[index];
+            let opened = match bytes {
+                Ok(bytes) => read_frame(bytes, id, row, self.shared.aead, &self.id, &self.keys).map_err(StoreError::from),
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(payload) => {
+                    self.shared.stats.read(payload.len() as u64);
+                    each(Delivered::Object(StoredObject {
+                        id: *id,
+                        kind: row.kind,
+                        codec: row.codec,
+                        plain_len: row.plain_len,
+                        payload,
+                    }))
+                }
+                Err(error) => {
+                    tracing::error!(vault = %self.id, object = %id, pack = %row.place.pack, offset = row.place.offset, %error, "a stored object cannot be read");
+                    // A file that cannot be opened now may be readable later; changed bytes are damage.
+                    if matches!(error, StoreError::Format(_)) {
+                        self.mark_damaged(id, row)?;
+                    }
+                    each(Delivered::Damaged(*id))
+                }
+            }
+        })
+    }
+
+    /// From now on the object counts as absent for uploads and heals when it is sent again. Its count stays.
+    fn mark_damaged(&self, id: &ObjectId, seen: &ObjectRow) -> Result<(), StoreError> {
+        let _state = self.state.lock();
+        let Some(row) = self.object_rows(&[*id])?.into_iter().next().flatten() else { return Ok(()) };
+        if row.place != seen.place || row.damaged {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.put(Table::Object, *id.as_bytes(), ObjectRow { damaged: true, ..row }.encode());
+        self.meta().write(&self.id, batch)?;
+        self.shared.stats.damaged();
+        Ok(())
+    }
+
+    /// One object's plaintext through the cache; several askers share one read.
+    pub(crate) fn plaintext(&self, id: ObjectId, kind: ObjectKind) -> Result<Arc<[u8]>, StoreError> {
+        self.shared.nodes.get_or_read(self.id, id, || {
+            let mut outcome = Delivered::Absent(id);
+            self.read_objects(&[id], |delivered| {
+                outcome = delivered;
+                Ok(())
+            })?;
+            match outcome {
+                Delivered::Object(object) if object.kind == kind => {
+                    let mut plaintext = Vec::new();
+                    unpack(object.codec, &object.payload, object.plain_len, &mut plaintext)?;
+                    Ok(Arc::from(plaintext))
+                }
+                Delivered::Object(_) | Delivered::Absent(_) => Err(StoreError::NoSuchObject(id)),
+                Delivered::Damaged(_) => Err(StoreError::Damaged(id)),
+            }
+        })
+    }
+
+    /// One chunk's plaintext.
+    pub(crate) fn chunk(&self, id: &ChunkId) -> Result<Arc<[u8]>, StoreError> {
+        self.plaintext(ObjectId::from(*id), ObjectKind::Chunk)
+    }
+}
+
+impl NodeSource for Vault {
+    type Error = StoreError;
+    fn node(&self, id: &NodeId) -> Result<Arc<[u8]>, StoreError> {
+        self.plaintext(ObjectId::from(*id), ObjectKind::Node)
+    }
+}
