@@ -103,10 +103,6 @@ impl Dir {
     pub fn identity(&self) -> (u64, u64) {
         (self.dev, self.ino)
     }
-
-    pub(super) fn pool(&self) -> &Arc<FdPool> {
-        &self.pool
-    }
 }
 
 impl Drop for Dir {

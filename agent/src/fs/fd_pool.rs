@@ -44,6 +44,7 @@ impl FdPool {
     }
 
     /// Descriptors held open by the pool now.
+    #[cfg(test)]
     pub fn open_count(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }

@@ -20,6 +20,22 @@
 //!     }
 //! }
 //! ```
+//! Restoring:
+//! ```text
+//! let target = RestoreTarget::open(path, RestoreOptions { on_conflict, owners, .. })?;
+//! if policy is Stop && !target.was_empty() { for (key, entry) in snapshot { conflicts.extend(target.conflict(&key, &entry)?) } }
+//! for (key, entry) in snapshot {                                // one thread, key order; keys are relative to the target
+//!     match target.create(&key, &entry, raw_xattrs(&entry, fetch_chunk)?)? {      // an error is this entry's only
+//!         Created::File(writer) => {                            // Send + Sync; share as Arc<FileWriter>
+//!             writer.write_at(offset, bytes)?;                  // any order, any thread; holes are simply not written
+//!             writer.finish()?;                                 // or drop it: the unfinished file is removed
+//!         }
+//!         Created::Done | Created::LinkedLater | Created::LeftOut => {}
+//!     }
+//! }
+//! let report = target.finish()?;                                // hard links, then directory metadata; after all writers
+//! ```
+//! Dry run: `RestoreTarget::open_existing` and only `conflict`.
 mod content;
 mod dir;
 mod exclude;
@@ -27,6 +43,7 @@ mod fd_pool;
 mod metadata;
 mod names;
 mod owners;
+mod restore;
 mod roots;
 mod scan;
 mod stat;
@@ -37,6 +54,10 @@ pub use exclude::{Excludes, PatternError};
 pub use metadata::{Metadata, MetadataReader};
 pub use names::{LISTING_BYTES_MAX, WAITING_BYTES_MAX};
 pub use owners::Owners;
+pub use restore::{
+    Conflict, ConflictPolicy, Created, FileWriter, OwnerMap, OwnerMapError, Problem, ProblemKind, RestoreError,
+    RestoreOptions, RestoreReport, RestoreTarget, raw_xattrs,
+};
 pub use roots::RootError;
 pub use scan::{ScanError, ScanEvent, ScanItem, ScanOptions, ScanWarning, Scanner, WarningKind};
 pub use stat::{FileKind, FileStat};
