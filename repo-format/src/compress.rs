@@ -130,7 +130,12 @@ fn entropy_bits(bytes: &[u8]) -> f64 {
         counts[usize::from(byte)] += 1;
     }
     let total = bytes.len() as f64;
-    counts.iter().filter(|&&count| count > 0).map(|&count| f64::from(count)).map(|n| n / total * (total / n).log2()).sum()
+    counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| f64::from(count))
+        .map(|n| n / total * (total / n).log2())
+        .sum()
 }
 
 /// A reusable decompression context, one per thread.

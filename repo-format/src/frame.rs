@@ -52,8 +52,7 @@ impl FrameHeader {
     /// Reads a header from the first 96 bytes of `bytes`. The CRC is checked before anything else, so a damaged
     /// header is [`FormatError::Checksum`], and only a whole one of another version is unsupported.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let header: &[u8; FRAME_HEADER_BYTES] =
-            bytes.first_chunk().ok_or(FormatError::Truncated { what: HEADER })?;
+        let header: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk().ok_or(FormatError::Truncated { what: HEADER })?;
         let mut reader = Reader::new(HEADER, header);
         if reader.array()? != FRAME_MAGIC {
             return Err(FormatError::BadMagic { what: HEADER });
@@ -115,7 +114,12 @@ fn crc_matches(header: &[u8; FRAME_HEADER_BYTES]) -> bool {
 }
 
 /// The rules on lengths that headers and trailer entries share.
-pub(crate) fn check_lengths(kind: ObjectKind, codec: Codec, plain_len: u32, stored_len: u32) -> Result<(), FormatError> {
+pub(crate) fn check_lengths(
+    kind: ObjectKind,
+    codec: Codec,
+    plain_len: u32,
+    stored_len: u32,
+) -> Result<(), FormatError> {
     let payload_len =
         stored_len.checked_sub(TAG_BYTES as u32).ok_or(FormatError::invalid(FRAME, "shorter than its tag"))?;
     if kind == ObjectKind::Node && plain_len as usize > NODE_BYTES_MAX {
@@ -166,8 +170,16 @@ pub fn seal_frame(
 ) -> Result<usize, FormatError> {
     let stored_len = u32::try_from(payload.len() + TAG_BYTES).unwrap_or(u32::MAX);
     check_lengths(kind, codec, plain_len, stored_len)?;
-    let header =
-        FrameHeader { kind, codec, plain_len, stored_len, key_epoch: key.epoch, id: *id, nonce: *nonce, checksum: [0; 16] };
+    let header = FrameHeader {
+        kind,
+        codec,
+        plain_len,
+        stored_len,
+        key_epoch: key.epoch,
+        id: *id,
+        nonce: *nonce,
+        checksum: [0; 16],
+    };
     let associated = associated_data(vault, &header.encode());
 
     let start = out.len();

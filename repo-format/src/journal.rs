@@ -37,8 +37,9 @@ const SEGMENT: &str = "journal segment";
 const RECORD: &str = "journal record";
 const COMMIT: &str = "commit record";
 
-const _: () =
-    assert!(COMPUTER_BYTES_MAX + SERIES_BYTES_MAX + SUMMARY_BYTES_MAX + 1024 + RECORD_OVERHEAD_BYTES < JOURNAL_RECORD_BYTES_MAX);
+const _: () = assert!(
+    COMPUTER_BYTES_MAX + SERIES_BYTES_MAX + SUMMARY_BYTES_MAX + 1024 + RECORD_OVERHEAD_BYTES < JOURNAL_RECORD_BYTES_MAX
+);
 
 /// What a record says.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -76,7 +77,9 @@ impl RecordKind {
             7 => RecordKind::Damage,
             8 => RecordKind::VaultDeletion,
             9 => RecordKind::GenerationEnd,
-            _ => return Err(FormatError::invalid(RECORD, "unknown kind that must not be skipped; use a newer Holdfast")),
+            _ => {
+                return Err(FormatError::invalid(RECORD, "unknown kind that must not be skipped; use a newer Holdfast"));
+            }
         })
     }
     /// The byte on disk.
@@ -115,8 +118,7 @@ impl SegmentHeader {
 
     /// As [`SegmentHeader::parse`], with the feature bits, for those who want to continue the journal.
     pub fn parse_with_features(bytes: &[u8]) -> Result<(Self, Features), FormatError> {
-        let bytes: &[u8; SEGMENT_HEADER_BYTES] =
-            bytes.first_chunk().ok_or(FormatError::Truncated { what: SEGMENT })?;
+        let bytes: &[u8; SEGMENT_HEADER_BYTES] = bytes.first_chunk().ok_or(FormatError::Truncated { what: SEGMENT })?;
         let mut reader = Reader::new(SEGMENT, bytes);
         if reader.array()? != SEGMENT_MAGIC {
             return Err(FormatError::BadMagic { what: SEGMENT });
@@ -471,7 +473,9 @@ impl CommitRecord {
             return Err(FormatError::UnsupportedVersion { what: COMMIT, version: u32::from(version) });
         }
         let text = |bytes: &[u8]| {
-            std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| FormatError::invalid(COMMIT, "a name is not UTF-8"))
+            std::str::from_utf8(bytes)
+                .map(str::to_owned)
+                .map_err(|_| FormatError::invalid(COMMIT, "a name is not UTF-8"))
         };
         let record = CommitRecord {
             snapshot: SnapshotId::from_bytes(reader.array()?),

@@ -331,12 +331,14 @@ impl UnlockedKeyring {
         random: &[u8; DATA_KEY_RANDOM_BYTES],
     ) -> Result<DataKey, FormatError> {
         self.check_may_change(DATA_KEY_BYTES)?;
-        let entry = self.keyring.vaults.get_mut(vault).ok_or(FormatError::invalid(KEYRING, "no keys for this vault"))?;
+        let entry =
+            self.keyring.vaults.get_mut(vault).ok_or(FormatError::invalid(KEYRING, "no keys for this vault"))?;
         let last = entry.data.last_key_value().map_or(0, |(last, _)| *last);
-        let epoch = last
-            .checked_add(1)
-            .filter(|_| entry.data.len() < DATA_KEYS_MAX)
-            .ok_or(FormatError::Limit { what: "data keys", value: u64::from(last), limit: DATA_KEYS_MAX as u64 })?;
+        let epoch = last.checked_add(1).filter(|_| entry.data.len() < DATA_KEYS_MAX).ok_or(FormatError::Limit {
+            what: "data keys",
+            value: u64::from(last),
+            limit: DATA_KEYS_MAX as u64,
+        })?;
         let mut reader = Reader::new(KEYRING, random);
         let (key, nonce) = (Zeroizing::new(reader.array()?), reader.array()?);
         entry.data.insert(epoch, wrap(&self.kek, Purpose::Data { vault: *vault, epoch }, &nonce, &key)?);

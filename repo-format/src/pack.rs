@@ -167,8 +167,7 @@ impl TrailerEntry {
 
     fn parse(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
         let id = ObjectId::from_bytes(reader.array()?);
-        let [offset, stored_len, plain_len, key_epoch] =
-            [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
+        let [offset, stored_len, plain_len, key_epoch] = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
         let [kind, codec, _, _] = reader.array()?;
         let (kind, codec) = (ObjectKind::from_byte(kind)?, Codec::from_byte(codec)?);
         check_lengths(kind, codec, plain_len, stored_len)?;

@@ -112,8 +112,7 @@ fn headers_that_break_a_rule_have_their_own_errors() {
 fn sealing_refuses_what_could_not_be_read_and_leaves_the_buffer_alone() {
     let mut out = b"before".to_vec();
     let mut refused = |kind, codec, plain_len: usize, payload: &[u8]| {
-        let result =
-            seal_frame(&AwsLc, &VAULT, &key(), &NONCE, kind, codec, &ID, plain_len as u32, payload, &mut out);
+        let result = seal_frame(&AwsLc, &VAULT, &key(), &NONCE, kind, codec, &ID, plain_len as u32, payload, &mut out);
         assert!(result.is_err());
         assert_eq!(out, b"before");
     };

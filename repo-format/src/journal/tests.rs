@@ -30,7 +30,9 @@ fn segment(payloads: &[&[u8]]) -> (Vec<u8>, Vec<usize>) {
 }
 
 /// Payloads of the readable records, the end of the last good one, and the error if there was one.
-fn read(bytes: &[u8]) -> Result<(Vec<Vec<u8>>, usize, Option<FormatError>), FormatError> {
+type Read = (Vec<Vec<u8>>, usize, Option<FormatError>);
+
+fn read(bytes: &[u8]) -> Result<Read, FormatError> {
     let mut records = Segment::parse(bytes)?.records();
     let mut payloads = Vec::new();
     let mut error = None;

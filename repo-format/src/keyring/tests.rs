@@ -289,7 +289,10 @@ fn every_wrong_letter_and_every_swap_is_found() {
 fn a_fingerprint_names_a_key() {
     assert_eq!(master(1).fingerprint().len(), 19);
     assert_ne!(master(1).fingerprint(), master(2).fingerprint());
-    assert_eq!(master(1).fingerprint().replace('-', ""), data_encoding::HEXLOWER.encode(&master(1).fingerprint_bytes()));
+    assert_eq!(
+        master(1).fingerprint().replace('-', ""),
+        data_encoding::HEXLOWER.encode(&master(1).fingerprint_bytes())
+    );
 }
 
 proptest! {

@@ -104,11 +104,8 @@ fn stripes_point_at_the_damage() {
         for index in 0..4 {
             let range = trailer.stripe_range(index).unwrap();
             let bytes = &damaged[range.start as usize..range.end as usize];
-            let expected = if range.contains(&(at as u64)) {
-                Err(FormatError::Checksum { what: "pack stripe" })
-            } else {
-                Ok(())
-            };
+            let expected =
+                if range.contains(&(at as u64)) { Err(FormatError::Checksum { what: "pack stripe" }) } else { Ok(()) };
             assert_eq!(trailer.verify_stripe(index, bytes), expected);
         }
     }
@@ -130,15 +127,8 @@ fn a_stripe_ends_exactly_at_the_trailer() {
 fn a_trailer_that_breaks_a_rule_is_refused_on_both_sides() {
     let id = ObjectId::from_bytes([1; 32]);
     let (kind, codec) = (ObjectKind::Chunk, Codec::Raw);
-    let entry = |offset, len: u32| TrailerEntry {
-        id,
-        kind,
-        codec,
-        offset,
-        stored_len: len + 16,
-        plain_len: len,
-        key_epoch: 1,
-    };
+    let entry =
+        |offset, len: u32| TrailerEntry { id, kind, codec, offset, stored_len: len + 16, plain_len: len, key_epoch: 1 };
     let build = |fed: usize, entries: &[TrailerEntry]| {
         let mut builder = TrailerBuilder::new();
         builder.feed(&vec![0; fed]);
@@ -169,7 +159,16 @@ fn a_trailer_that_breaks_a_rule_is_refused_on_both_sides() {
     let too_many: Vec<_> = (0..=PACK_FRAMES_MAX as u32).map(|number| entry(64 + number * 112, 0)).collect();
     let error = build(64 + too_many.len() * 112, &too_many).unwrap_err();
     assert!(matches!(error, FormatError::Limit { what: "frames of a pack", .. }));
-    assert!(build(64 + (too_many.len() - 1) * 112, &too_many[1..].iter().map(|entry| TrailerEntry { offset: entry.offset - 112, ..*entry }).collect::<Vec<_>>()).is_ok());
+    assert!(
+        build(
+            64 + (too_many.len() - 1) * 112,
+            &too_many[1..]
+                .iter()
+                .map(|entry| TrailerEntry { offset: entry.offset - 112, ..*entry })
+                .collect::<Vec<_>>()
+        )
+        .is_ok()
+    );
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn file(number: u64) -> Entry {
         uid: 1000,
         gid: (number % 3) as u32,
         user: b"someone".to_vec(),
-        group: if number % 2 == 0 { Vec::new() } else { b"group".to_vec() },
+        group: if number.is_multiple_of(2) { Vec::new() } else { b"group".to_vec() },
         mtime: Time { seconds: -5 + number as i64, nanoseconds: 999_999_999 },
         xattrs: Vec::new(),
         link_group: None,
