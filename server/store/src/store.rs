@@ -5,6 +5,7 @@ use crate::error::{At, StoreError};
 use crate::keyring_file::KeyringFile;
 use crate::meta::rows::Ledger;
 use crate::meta::{MetaStore, RocksMeta};
+use crate::recount::Recount;
 use crate::settings::StoreSettings;
 use crate::stats::{Stats, StatsReading};
 use crate::vault::{
@@ -253,6 +254,11 @@ impl Store {
     /// A vault's exact byte counts.
     pub fn usage(&self, vault: &VaultId) -> Result<Ledger, StoreError> {
         Ok(self.vault(vault)?.ledger())
+    }
+
+    /// Counts a vault again from snapshots and nodes, and compares.
+    pub fn recount(&self, vault: &VaultId) -> Result<Recount, StoreError> {
+        self.vault(vault)?.recount()
     }
 
     /// Refuses when the volume is down to its reserve: asked before a body is read.

@@ -1,6 +1,5 @@
 //! Keys and values of the index. The only place that builds a key; every value begins with a version.
 
-use crate::error::StoreError;
 use repo_format::FormatError;
 use repo_format::codec::{Reader, put_bytes, put_varint};
 use repo_format::compress::Codec;
@@ -305,10 +304,6 @@ pub(crate) fn hold_key(session: &UploadSessionId, node: &ObjectId) -> Vec<u8> {
     key
 }
 
-/// Reads an object row, naming the index when it is corrupt.
-pub(crate) fn object_row(bytes: &[u8]) -> Result<ObjectRow, StoreError> {
-    Ok(ObjectRow::decode(bytes)?)
-}
 
 #[cfg(test)]
 mod tests {

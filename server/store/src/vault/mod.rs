@@ -99,7 +99,7 @@ impl Vault {
         self.keys.data.last().ok_or(StoreError::NoSuchVault(self.id))
     }
 
-    fn meta(&self) -> &dyn MetaStore {
+    pub(crate) fn meta(&self) -> &dyn MetaStore {
         &*self.shared.meta
     }
 

@@ -1,0 +1,13 @@
+//! The engine through its public verbs, on real files and the real index.
+//!
+//! | module | what it shows |
+//! |---|---|
+//! | `bed` | the test bed: a store in a temporary folder, and small trees to upload |
+//! | `upload` | the path from chunk to snapshot and back, and every refusal |
+//! | `recovery` | restarts without closing, torn packs, lost index, damaged frames |
+//! | `races` | many uploads at once into one vault |
+
+mod bed;
+mod races;
+mod recovery;
+mod upload;
