@@ -106,9 +106,9 @@ impl FileReader {
             return Ok(Piece::End);
         }
         if self.position == self.data_end
-            && let Some(hole) = self.find_extent()?
+            && let Some(piece) = self.find_extent()?
         {
-            return Ok(hole);
+            return Ok(piece);
         }
         let want = usize::try_from(self.data_end - self.position).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = buffer.get_mut(..want).unwrap_or_default();
@@ -130,7 +130,7 @@ impl FileReader {
         Ok(if filled == 0 { Piece::End } else { Piece::Data(filled) })
     }
 
-    /// Finds the extent at `position`: sets `data_end`, or steps over a hole and returns it.
+    /// Finds the extent at `position`: sets `data_end`, or steps over a hole and returns it, or finds the end.
     fn find_extent(&mut self) -> Result<Option<Piece>, ReadError> {
         let size = self.stat.size;
         if !self.seeks {
@@ -140,8 +140,15 @@ impl FileReader {
         let offset = self.position;
         let data = match seek(&self.fd, SeekFrom::Data(offset)) {
             Ok(data) => data.min(size),
-            // No data from here to the end.
-            Err(Errno::NXIO) => size,
+            // No data from here to the end, wherever that is now.
+            Err(Errno::NXIO) => {
+                let now = FileStat::from_raw(&fstat(&self.fd)?).size;
+                self.stat.size = size.min(now.max(offset));
+                if self.stat.size == offset {
+                    return Ok(Some(Piece::End));
+                }
+                self.stat.size
+            }
             // Not a file system that knows holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
                 self.seeks = false;

@@ -316,6 +316,12 @@ impl RestoreTarget {
         created
     }
 
+    /// Forgets which directories are open, as a long restore does.
+    #[cfg(test)]
+    fn forget_directories_for_test(&self) {
+        let _ = self.places.lock().parent(&PathKey::root(), false);
+    }
+
     fn left_out(&self) -> Created {
         self.shared.report.lock().skipped += 1;
         Created::LeftOut
@@ -650,3 +656,6 @@ fn make_special(place: &Place, name: &[u8], kind: &EntryKind) -> Result<(), Errn
         EntryKind::File { .. } | EntryKind::Directory => Err(Errno::INVAL),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,6 +103,12 @@ impl FileWriter {
         self.size
     }
 
+    /// Closes the descriptor, as the pool does when others need theirs.
+    #[cfg(test)]
+    pub(super) fn close_for_test(&self) {
+        self.slot.close();
+    }
+
     fn fd(&self) -> io::Result<Arc<OwnedFd>> {
         self.slot.get_or_open(|| {
             let fd = openat(&*self.place.dir.fd()?, self.name.as_slice(), REOPEN_FLAGS, Mode::empty())?;
