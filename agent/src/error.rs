@@ -38,7 +38,7 @@ pub enum AgentError {
     },
     /// The server refused, is away, or answers something else than the protocol.
     #[error(transparent)]
-    Server(#[from] ClientError),
+    Server(ClientError),
     /// Bytes from the server or the disk break the format.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -66,6 +66,15 @@ pub enum AgentError {
     /// Another part of the same run failed first, or the person stopped it.
     #[error("stopped")]
     Stopped,
+}
+
+impl From<ClientError> for AgentError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Stopped => AgentError::Stopped,
+            other => AgentError::Server(other),
+        }
+    }
 }
 
 impl AgentError {

@@ -4,8 +4,14 @@
 pub mod error;
 pub mod stop;
 pub mod budget;
+pub mod report;
 pub mod config;
 pub mod tls;
 pub mod transport;
 pub mod client;
 pub mod fs;
+pub mod nodes;
+pub mod cache;
+pub mod pipeline;
+pub mod connection;
+pub mod backup;

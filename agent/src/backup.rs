@@ -1,0 +1,417 @@
+//! One backup from beginning to end: the upload session, the base snapshot, the run, the commit, the cache.
+
+use crate::cache::files::{FilesReader, FilesWriter};
+use crate::cache::nodes::{BaseNodes, NodesWriter};
+use crate::cache::series_folder;
+use crate::client::ClientError;
+use crate::config::private_folder;
+use crate::connection::{Connection, root_of};
+use crate::error::AgentError;
+use crate::fs::{Piece, ReadError, ScanOptions, Scanner};
+use crate::pipeline::assemble::{Assembler, CacheWriters};
+use crate::pipeline::content::{ContentWriter, StoreError};
+use crate::pipeline::counters::{Counters, Counts};
+use crate::pipeline::read::{Body, Outcome};
+use crate::pipeline::upload::{self, UploadThreads};
+use crate::pipeline::walk::{BaseView, Link};
+use crate::pipeline::{Run, now, run_scan};
+use crate::report::{Report, human_bytes};
+use crate::stop::Stop;
+use api::browse::Snapshot;
+use api::problem::Code;
+use api::upload::{BeginUpload, Commit, RunSummary, UploadSession};
+use repo_format::entry::{Entry, EntryKind, PathKey, Profile, Time};
+use repo_format::id::{NodeId, ObjectId};
+use serde::Serialize;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often progress is shown and reported.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
+
+/// What is backed up.
+pub enum Source {
+    /// Trees below absolute paths.
+    Paths {
+        /// The paths.
+        roots: Vec<PathBuf>,
+        /// What to leave out.
+        options: Box<ScanOptions>,
+    },
+    /// Bytes that come once.
+    Stream {
+        /// Name of the file they become.
+        name: String,
+        /// Where they come from.
+        input: StreamInput,
+    },
+}
+
+/// Where a stream comes from.
+pub enum StreamInput {
+    /// Anything readable.
+    Reader(Box<dyn Read + Send>),
+    /// The standard output of a command, which must end well.
+    Command(Child),
+}
+
+/// How one backup is made.
+pub struct BackupOptions {
+    /// Name of this computer.
+    pub computer: String,
+    /// Series; derived from the source when `None`.
+    pub name: Option<String>,
+    /// Tags of the snapshot.
+    pub tags: Vec<String>,
+    /// How large files are cut.
+    pub profile: Profile,
+    /// Reading and compressing threads.
+    pub workers: usize,
+}
+
+/// What a backup made.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackupResult {
+    /// `summary`.
+    pub event: &'static str,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// What the run did.
+    pub counters: Counts,
+    /// Wall clock, milliseconds.
+    pub duration_ms: u64,
+    /// Requests repeated because the server was away or busy.
+    pub retries: u64,
+}
+
+/// The series of some paths: the sorted absolute paths.
+pub fn series_of_paths(roots: &[PathBuf]) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut names: Vec<String> =
+        roots.iter().map(|root| crate::report::printable(root.as_os_str().as_bytes())).collect();
+    names.sort();
+    names.dedup();
+    names.join(":")
+}
+
+/// Makes one backup.
+pub fn backup(
+    connection: &Connection,
+    source: Source,
+    options: &BackupOptions,
+    report: &Arc<Report>,
+) -> Result<BackupResult, AgentError> {
+    let (clock, started) = (Instant::now(), now());
+    let (paths, default_series) = match &source {
+        Source::Paths { roots, .. } => {
+            (roots.iter().map(|root| root.to_string_lossy().into_owned()).collect(), series_of_paths(roots))
+        }
+        Source::Stream { name, .. } => (vec![name.clone()], name.clone()),
+    };
+    let series = options.name.clone().unwrap_or(default_series);
+    let snapshots = connection.snapshots()?;
+    let base = snapshots.into_iter().rfind(|old| old.computer == options.computer && old.series == series);
+    let (session, base) = begin(connection, &options.computer, &series, base)?;
+    report.start_progress(base.as_ref().map(|base| base.logical_bytes));
+
+    let stop = Stop::default();
+    let counters = Arc::new(Counters::default());
+    let upload =
+        upload::start(&connection.client, &connection.vault, &session, options.workers, counters.clone(), &stop)?;
+    let (uploader, threads) = upload;
+    let run = Run {
+        keys: connection.keys.clone(),
+        uploader,
+        counters: counters.clone(),
+        report: report.clone(),
+        stop: stop.clone(),
+        profile: options.profile,
+        workers: options.workers,
+    };
+    let folder = series_folder(&connection.folders, &connection.login, &options.computer, &series);
+    let attempt = Attempt { connection, run: &run, session: &session, base: base.as_ref(), folder, started };
+    let ticker = Ticker::start(report.clone(), counters.clone());
+    let outcome = stop.explain(attempt.make(source, threads, |root| Commit {
+        root: root.to_string(),
+        summary: summary(&counters.counts(), paths, options, started),
+    }));
+    drop(ticker);
+    report.end_progress();
+    let (snapshot, root, cache) = match outcome {
+        Ok(made) => made,
+        Err(error) => {
+            // What was received stays available to the next run for a while; only a command's own failure says that
+            // nothing of it is wanted.
+            if matches!(error, AgentError::CommandFailed(_)) {
+                connection.client.abandon(&connection.vault, &session.id).ok();
+            }
+            return Err(error);
+        }
+    };
+    if let Some(CacheWriters { files, nodes }) = cache
+        && let Err(error) = nodes.finish(&root).and_then(|()| files.finish(&root, started))
+    {
+        report.remark(b"", &format!("the cache could not be written, the next backup takes longer: {error}"));
+    }
+    Ok(BackupResult {
+        event: "summary",
+        snapshot,
+        counters: counters.counts(),
+        duration_ms: clock.elapsed().as_millis() as u64,
+        retries: connection.client.retries(),
+    })
+}
+
+/// Begins the session on `base`, or without one if that is gone meanwhile.
+fn begin(
+    connection: &Connection,
+    computer: &str,
+    series: &str,
+    base: Option<Snapshot>,
+) -> Result<(UploadSession, Option<Snapshot>), AgentError> {
+    let mut request = BeginUpload {
+        computer: computer.to_owned(),
+        series: series.to_owned(),
+        base_snapshot: base.as_ref().map(|base| base.id.clone()),
+    };
+    match connection.client.begin(&connection.vault, &request) {
+        Ok(session) => Ok((session, base)),
+        Err(error) if base.is_some() && error.code() == Some(Code::NotFound) => {
+            request.base_snapshot = None;
+            Ok((connection.client.begin(&connection.vault, &request)?, None))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn summary(counts: &Counts, paths: Vec<String>, options: &BackupOptions, started: Time) -> RunSummary {
+    let started_ns = started.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(started.nanoseconds));
+    RunSummary {
+        paths,
+        tags: options.tags.clone(),
+        started_ns,
+        files: counts.files,
+        directories: counts.directories,
+        others: counts.others,
+        files_read: counts.files_opened,
+        bytes_read: counts.bytes_read,
+        bytes_added: counts.bytes_added,
+        warnings: counts.warnings,
+    }
+}
+
+struct Attempt<'a> {
+    connection: &'a Connection,
+    run: &'a Run,
+    session: &'a UploadSession,
+    base: Option<&'a Snapshot>,
+    folder: PathBuf,
+    started: Time,
+}
+
+type Made = (Snapshot, NodeId, Option<CacheWriters>);
+
+impl Attempt<'_> {
+    fn make(
+        &self,
+        source: Source,
+        threads: UploadThreads,
+        commit: impl FnOnce(&NodeId) -> Commit,
+    ) -> Result<Made, AgentError> {
+        let (root, cache) = match source {
+            Source::Paths { roots, options } => self.scan(&roots, *options)?,
+            Source::Stream { name, input } => (self.stream(&name, input)?, None),
+        };
+        let snapshot = threads.finish(&commit(&root))?;
+        Ok((snapshot, root, cache))
+    }
+
+    fn scan(
+        &self,
+        roots: &[PathBuf],
+        mut options: ScanOptions,
+    ) -> Result<(NodeId, Option<CacheWriters>), AgentError> {
+        options.own_directories.push(self.connection.folders.cache.clone());
+        let scan = Scanner::new(roots, options).map_err(|error| AgentError::Usage(error.to_string()))?;
+        let cache = self.cache_writers();
+        let Some(base) = self.base else { return run_scan(self.run, scan, None, cache) };
+        let root = root_of(base)?;
+        let damaged: Result<_, _> = self.session.base_damaged.iter().map(|id| id.parse::<ObjectId>()).collect();
+        let nodes = BaseNodes::open(&self.folder, &root, self.connection.nodes(), damaged?)?;
+        let files = FilesReader::open(&self.folder, &root);
+        run_scan(self.run, scan, Some(BaseView { nodes: &nodes, root, files }), cache)
+    }
+
+    fn cache_writers(&self) -> Option<CacheWriters> {
+        let create = || {
+            private_folder(&self.folder)?;
+            let files = FilesWriter::create(&self.folder)?;
+            Ok(CacheWriters { files, nodes: NodesWriter::create(&self.folder)? })
+        };
+        match create() {
+            Ok(writers) => Some(writers),
+            Err::<_, AgentError>(error) => {
+                self.run.report.remark(b"", &format!("no cache, the next backup takes longer: {error}"));
+                None
+            }
+        }
+    }
+
+    fn stream(&self, name: &str, input: StreamInput) -> Result<NodeId, AgentError> {
+        let key = PathKey::new(std::iter::empty(), name.as_bytes())
+            .map_err(|_| AgentError::Usage(format!("{name:?} cannot be the name of a file")))?;
+        let mut input = OpenInput::new(input)?;
+        let mut content = ContentWriter::new(self.run, self.run.profile)?;
+        let stored = content.store(|buffer| input.read(buffer)).map_err(|error| match error {
+            StoreError::Run(error) => error,
+            StoreError::Read(ReadError::Io(error)) => AgentError::file(name, error),
+            StoreError::Read(ReadError::Vanished) => AgentError::file(name, std::io::ErrorKind::NotFound.into()),
+        })?;
+        input.finish()?;
+        let kind = EntryKind::File {
+            size: stored.size,
+            content: stored.content,
+            hash: stored.hash,
+            profile: self.run.profile,
+        };
+        let entry = Entry {
+            kind,
+            mode: 0o600,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            user: Vec::new(),
+            group: Vec::new(),
+            mtime: self.started,
+            xattrs: Vec::new(),
+            link_group: None,
+        };
+        let mut assembler = Assembler::new(self.run, None, None)?;
+        assembler.take(Outcome { key, entry: Box::new(entry), body: Body::Ready, record: None, link: Link::None })?;
+        Ok(assembler.finish()?.0)
+    }
+}
+
+/// A stream being read; a command that is not waited for is killed.
+enum OpenInput {
+    Reader(Box<dyn Read + Send>),
+    Command { child: Child, output: ChildStdout, ended: bool },
+}
+
+impl OpenInput {
+    fn new(input: StreamInput) -> Result<Self, AgentError> {
+        match input {
+            StreamInput::Reader(reader) => Ok(OpenInput::Reader(reader)),
+            StreamInput::Command(mut child) => match child.stdout.take() {
+                Some(output) => Ok(OpenInput::Command { child, output, ended: false }),
+                None => Err(AgentError::CommandFailed("its output is not connected".into())),
+            },
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Piece, ReadError> {
+        loop {
+            let read = match self {
+                OpenInput::Reader(reader) => reader.read(buffer),
+                OpenInput::Command { output, .. } => output.read(buffer),
+            };
+            match read {
+                Ok(0) => return Ok(Piece::End),
+                Ok(len) => return Ok(Piece::Data(len)),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The stream has ended; a command must have succeeded.
+    fn finish(mut self) -> Result<(), AgentError> {
+        let OpenInput::Command { child, ended, .. } = &mut self else { return Ok(()) };
+        let status = child.wait().map_err(|error| AgentError::CommandFailed(error.to_string()))?;
+        *ended = true;
+        if status.success() { Ok(()) } else { Err(AgentError::CommandFailed(status.to_string())) }
+    }
+}
+
+impl Drop for OpenInput {
+    fn drop(&mut self) {
+        if let OpenInput::Command { child, ended: false, .. } = self {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+/// Shows progress until it is dropped.
+struct Ticker {
+    end: Option<crossbeam_channel::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Serialize)]
+struct ProgressEvent {
+    event: &'static str,
+    elapsed_ms: u64,
+    counters: Counts,
+}
+
+impl Ticker {
+    fn start(report: Arc<Report>, counters: Arc<Counters>) -> Self {
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        let clock = Instant::now();
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || {
+            let mut reported = Instant::now();
+            while ended.recv_timeout(PROGRESS_PERIOD) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                let counts = counters.counts();
+                report.progress(counts.logical_bytes.max(counts.bytes_read), || {
+                    let (files, sent) = (counts.files, human_bytes(counts.chunk_bytes_sent));
+                    format!("{files} files, {} unchanged, {sent} sent", counts.files_unchanged)
+                });
+                if reported.elapsed() >= 2 * PROGRESS_PERIOD {
+                    reported = Instant::now();
+                    let elapsed_ms = clock.elapsed().as_millis() as u64;
+                    report.json(&ProgressEvent { event: "progress", elapsed_ms, counters: counts });
+                }
+            }
+        });
+        Ticker { end: Some(end), thread: thread.ok() }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.end.take();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// Text of a finished backup for people.
+pub fn summary_text(result: &BackupResult) -> String {
+    let counts = &result.counters;
+    let seconds = result.duration_ms as f64 / 1000.0;
+    format!(
+        "snapshot {} of {}: {} files, {} directories, {} others, {}\n\
+         read {} files ({}), {} unchanged; sent {} chunks, added {} in {seconds:.1} s{}",
+        &result.snapshot.id,
+        result.snapshot.series,
+        counts.files,
+        counts.directories,
+        counts.others,
+        human_bytes(counts.logical_bytes),
+        counts.files_opened,
+        human_bytes(counts.bytes_read),
+        counts.files_unchanged,
+        counts.chunks_sent,
+        human_bytes(counts.bytes_added),
+        if counts.warnings > 0 { format!("; {} warnings", counts.warnings) } else { String::new() },
+    )
+}
+
+/// Whether a failure leaves something that the next run continues from.
+pub fn resumable(error: &AgentError) -> bool {
+    matches!(error, AgentError::Server(ClientError::Away { .. }) | AgentError::LostObjects { .. })
+}
