@@ -37,14 +37,17 @@ fn noise_is_stored_as_it_is_without_a_full_pass() {
 #[test]
 fn the_probe_sees_text_between_noise() {
     let mut compressor = Compressor::new(3).unwrap();
-    // One eighth of the chunk is text: worth compressing.
-    let mut plaintext = noise(1, 512 << 10);
-    plaintext[100 << 10..164 << 10].copy_from_slice(&text(64 << 10));
-    let (codec, payload) = compressor.compress(&plaintext).unwrap();
-    assert_eq!(codec, Codec::Zstd);
-    assert!(payload.len() < plaintext.len() * 15 / 16);
+    // One piece of 32 KiB is text, wherever it stands: worth compressing.
+    for at in [0, 100 << 10, 480 << 10] {
+        let mut plaintext = noise(1, 512 << 10);
+        plaintext[at..at + (32 << 10)].copy_from_slice(&text(32 << 10));
+        let (codec, payload) = compressor.compress(&plaintext).unwrap();
+        assert_eq!(codec, Codec::Zstd);
+        assert!(payload.len() < plaintext.len() - (20 << 10));
+    }
     // Uniform bytes in which every kilobyte repeats: only the second look tells them from noise.
     let repeated = noise(2, 1 << 10).repeat(64);
+    assert!(squares_of_counts(&repeated[..PROBE_SAMPLE_BYTES]) <= PROBE_SQUARES_MAX);
     assert!(!compressor.looks_incompressible(&repeated));
     assert_eq!(compressor.compress(&repeated).unwrap().0, Codec::Zstd);
 }
