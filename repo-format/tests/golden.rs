@@ -29,7 +29,7 @@ mod files {
     ];
 
     /// Golden files that are checked by a test of their own, and where.
-    const ELSEWHERE: [(&str, &str); 1] = [("chunker.txt", "src/chunker.rs")];
+    const ELSEWHERE: [(&str, &str); 2] = [("chunker.txt", "src/chunker.rs"), ("tree.bin", "tests/golden_tree.rs")];
 
     fn master_key_text() -> Vec<u8> {
         MasterKey::from_bytes(samples::MASTER).to_text().unwrap().as_bytes().to_vec()
