@@ -212,10 +212,11 @@ pub fn read_small(item: &ScanItem, bytes_max: usize, buffer: &mut Vec<u8>) -> Re
             other => break other,
         }
     };
-    let reader = FileReader::from_fd(fd, item)?;
+    let mut reader = FileReader::from_fd(fd, item)?;
     let whole = len == Ok(size) && reader.stat.unchanged(&item.stat);
     buffer.truncate(if whole { size } else { 0 });
     if whole {
+        reader.position = reader.stat.size;
         return Ok(SmallRead::Whole(reader));
     }
     match len {

@@ -120,9 +120,7 @@ fn open_directory(parent: impl AsFd, name: &[u8], follow: bool) -> io::Result<Ow
     let opened = open_without_access_time(&parent, name, flags);
     // A directory that may be searched but not listed still leads to the ones below it.
     let opened = match opened {
-        Err(Errno::ACCESS) => {
-            openat(&parent, name, flags.difference(OFlags::NONBLOCK) | OFlags::PATH, Mode::empty())
-        }
+        Err(Errno::ACCESS) => openat(&parent, name, flags.difference(OFlags::NONBLOCK) | OFlags::PATH, Mode::empty()),
         other => other,
     };
     match opened {

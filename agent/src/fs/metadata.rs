@@ -47,8 +47,7 @@ impl Metadata {
         let Some(kind) = self.kind.or(file_kind) else { return Ok(None) };
         let mut xattrs = Vec::with_capacity(self.xattrs.len());
         for RawXattr { name, value } in self.xattrs {
-            let value =
-                if value.len() > XATTR_INLINE_BYTES_MAX { store(&value)? } else { XattrValue::Inline(value) };
+            let value = if value.len() > XATTR_INLINE_BYTES_MAX { store(&value)? } else { XattrValue::Inline(value) };
             xattrs.push(Xattr { name, value });
         }
         Ok(Some(Entry {

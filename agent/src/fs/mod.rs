@@ -26,7 +26,7 @@
 //! if policy is Stop && !target.was_empty() { for (key, entry) in snapshot { conflicts.extend(target.conflict(&key, &entry)?) } }
 //! for (key, entry) in snapshot {                                // one thread, key order; keys are relative to the target
 //!     match target.create(&key, &entry, raw_xattrs(&entry, fetch_chunk)?)? {      // an error is this entry's only
-//!         Created::File(writer) => {                            // Send + Sync; share as Arc<FileWriter>
+//!         Created::File(writer) => {                            // Box; Send + Sync; share as Arc::from(writer), last one out does Arc::into_inner(..).finish()
 //!             writer.write_at(offset, bytes)?;                  // any order, any thread; holes are simply not written
 //!             writer.finish()?;                                 // or drop it: the unfinished file is removed
 //!         }

@@ -159,9 +159,7 @@ impl SortedNames {
     pub(super) fn contains(&self, wanted: &[u8]) -> bool {
         match self {
             SortedNames::Memory { arena, index, .. } => index
-                .binary_search_by(|&(start, len)| {
-                    arena[start as usize..start as usize + usize::from(len)].cmp(wanted)
-                })
+                .binary_search_by(|&(start, len)| arena[start as usize..start as usize + usize::from(len)].cmp(wanted))
                 .is_ok(),
             SortedNames::Runs { .. } => true,
         }

@@ -37,8 +37,7 @@ impl Owners {
 
     /// Number of a group by name.
     pub fn gid(&self, name: &[u8]) -> Option<u32> {
-        let ask =
-            || Group::from_name(OsStr::from_bytes(name).to_str()?).ok().flatten().map(|group| group.gid.as_raw());
+        let ask = || Group::from_name(OsStr::from_bytes(name).to_str()?).ok().flatten().map(|group| group.gid.as_raw());
         *self.gids.lock().entry(name.to_vec()).or_insert_with(ask)
     }
 }

@@ -3,7 +3,9 @@
 use super::dir::{Dir, open_without_access_time};
 use super::exclude::Excludes;
 use super::fd_pool::FdPool;
-use super::names::{LISTING_BYTES_MAX, NameSorter, SortedNames, SpillPlace, WAITING_BYTES_MAX, WaitingNames, WaitingStack};
+use super::names::{
+    LISTING_BYTES_MAX, NameSorter, SortedNames, SpillPlace, WAITING_BYTES_MAX, WaitingNames, WaitingStack,
+};
 use super::roots::{Node, RootError, Roots};
 use super::stat::{FileKind, FileStat};
 use repo_format::entry::PathKey;
@@ -154,10 +156,7 @@ impl Scanner {
     ///
     /// Symbolic links in the directories above a root are followed and those directories kept as directories. A root
     /// that is itself a link is kept as a link, unless it ends in a slash.
-    pub fn new<P: AsRef<Path>>(
-        roots: impl IntoIterator<Item = P>,
-        options: ScanOptions,
-    ) -> Result<Self, ScanError> {
+    pub fn new<P: AsRef<Path>>(roots: impl IntoIterator<Item = P>, options: ScanOptions) -> Result<Self, ScanError> {
         let roots = Roots::new(roots)?;
         let pool = FdPool::for_process();
         let base = Dir::base(Path::new("/"), &pool).map_err(ScanError::FileSystemRoot)?;
@@ -254,14 +253,7 @@ impl Scanner {
         self.device_label(stat.dev);
         let dir = self.base.clone();
         self.push_frame(dir.clone(), node, None);
-        Some(ScanEvent::Item(ScanItem {
-            key: PathKey::root(),
-            stat,
-            link_group: None,
-            is_ancestor,
-            dir,
-            follow: true,
-        }))
+        Some(ScanEvent::Item(ScanItem { key: PathKey::root(), stat, link_group: None, is_ancestor, dir, follow: true }))
     }
 
     /// Lists a directory and puts it on the stack. `self.prefix` names it already.
@@ -443,10 +435,11 @@ impl Scanner {
             None => (Node::root(), frame.device),
         };
         let dir = frame.dir.open_child(name, node.follow || !node.is_root);
-        let left = self.options.one_file_system && device.is_some_and(|device| {
-            // Something was mounted here since it was looked at.
-            dir.as_ref().is_ok_and(|dir| dir.identity().0 != device)
-        });
+        let left = self.options.one_file_system
+            && device.is_some_and(|device| {
+                // Something was mounted here since it was looked at.
+                dir.as_ref().is_ok_and(|dir| dir.identity().0 != device)
+            });
         let key = self.key_of_top().and_then(|top| {
             top.child(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidFilename, error.to_string()))
         });

@@ -10,9 +10,14 @@ fn item(path: &Path) -> ScanItem {
     item
 }
 
+/// Offset and bytes.
+type Data = Vec<(u64, Vec<u8>)>;
+/// Offset and length.
+type Holes = Vec<(u64, u64)>;
+
 /// Pieces with data as (offset, bytes), neighbours joined.
-fn pieces(reader: &mut FileReader, buffer_len: usize) -> (Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>) {
-    let (mut data, mut holes): (Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>) = (Vec::new(), Vec::new());
+fn pieces(reader: &mut FileReader, buffer_len: usize) -> (Data, Holes) {
+    let (mut data, mut holes): (Data, Holes) = (Vec::new(), Vec::new());
     let mut position = 0;
     let mut buffer = vec![0; buffer_len];
     loop {
@@ -131,14 +136,8 @@ fn what_took_a_files_place_is_not_read() {
     assert!(matches!(FileReader::open(&item), Err(ReadError::Vanished)));
     assert!(matches!(read_small(&item, 100, &mut buffer), Err(ReadError::Vanished)));
     fs::remove_file(&path).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &path,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )
-    .unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
+        .unwrap();
     assert!(matches!(FileReader::open(&item), Err(ReadError::Vanished)));
 }
 

@@ -102,7 +102,7 @@ pub enum Created {
     /// It is there (a directory gets its metadata at the end).
     Done,
     /// A regular file: write its data (not its holes), then finish it.
-    File(FileWriter),
+    File(Box<FileWriter>),
     /// Another name of an object restored already; linked at the end. Its content is not wanted again.
     LinkedLater,
     /// Left out: because of the conflict policy, or because this user may not make it. Counted in the report.
@@ -470,7 +470,7 @@ impl RestoreTarget {
             writer.finish()?;
             return Ok(Created::Done);
         }
-        Ok(Created::File(writer))
+        Ok(Created::File(Box::new(writer)))
     }
 
     /// What the policy says about the object in the place of an entry that is not a directory. `Stop` becomes an

@@ -64,7 +64,11 @@ impl OwnerMap {
         let known = || if is_group { owners.gid(to.as_bytes()) } else { owners.uid(to.as_bytes()) };
         let to = to.parse().ok().filter(|&number| number != u32::MAX).or_else(known);
         let to = to.ok_or_else(|| error("this system knows no such name on the right"))?;
-        if is_group { self.groups.push(Rule { from, to }) } else { self.users.push(Rule { from, to }) }
+        if is_group {
+            self.groups.push(Rule { from, to })
+        } else {
+            self.users.push(Rule { from, to })
+        }
         Ok(())
     }
 

@@ -32,7 +32,11 @@ pub(super) enum Found {
     Missing,
     /// Something that is not a directory stands on the way; the length is that of the prefix of the key that leads
     /// to it.
-    Blocked { prefix: Vec<u8>, name: Vec<u8>, parent: Place },
+    Blocked {
+        prefix: Vec<u8>,
+        name: Vec<u8>,
+        parent: Place,
+    },
 }
 
 enum Redirect {
@@ -155,7 +159,10 @@ pub(super) fn make_directory(parent: &Place, name: &[u8]) -> Result<(), Errno> {
 }
 
 /// Calls `make` with names beside `name` until one is free.
-pub(super) fn make_beside<T>(name: &[u8], mut make: impl FnMut(&[u8]) -> Result<T, Errno>) -> Result<(T, Vec<u8>), Errno> {
+pub(super) fn make_beside<T>(
+    name: &[u8],
+    mut make: impl FnMut(&[u8]) -> Result<T, Errno>,
+) -> Result<(T, Vec<u8>), Errno> {
     for number in 1..=BESIDE_MAX {
         let candidate = beside(name, number);
         match make(&candidate) {

@@ -56,8 +56,8 @@ fn ancestors_come_with_their_own_metadata_and_nothing_else() {
     let root = folder.path();
     let mut ancestors = Vec::new();
     let mut all = Vec::new();
-    for event in Scanner::new([root.join("y"), root.join("x/deep"), root.join("x/deep/one")], ScanOptions::default())
-        .unwrap()
+    for event in
+        Scanner::new([root.join("y"), root.join("x/deep"), root.join("x/deep/one")], ScanOptions::default()).unwrap()
     {
         let ScanEvent::Item(item) = event else { panic!("{event:?}") };
         let path = item.key.to_path();
@@ -111,8 +111,7 @@ fn excludes_caches_and_own_state_stay_out() {
         own_directories: vec![root.join("state"), root.join("missing")],
         ..ScanOptions::default()
     };
-    let expected =
-        ["/cache", "/fake", "/keep", "/n", "/cache/CACHEDIR.TAG", "/fake/CACHEDIR.TAG", "/fake/z", "/n/b"];
+    let expected = ["/cache", "/fake", "/keep", "/n", "/cache/CACHEDIR.TAG", "/fake/CACHEDIR.TAG", "/fake/z", "/n/b"];
     assert_eq!(scan(&folder, options), expected);
 }
 
@@ -234,11 +233,11 @@ fn hard_links_share_a_group_that_the_next_scan_gives_again() {
 fn a_directory_replaced_by_a_link_is_not_followed() {
     let folder = tree(&["d/file", "outside/secret"]);
     let root = folder.path().to_owned();
-    let mut scanner = Scanner::new([&root], ScanOptions::default()).unwrap();
+    let scanner = Scanner::new([&root], ScanOptions::default()).unwrap();
     let mut held = None;
     let mut seen = Vec::new();
     let mut warned = 0;
-    while let Some(event) = scanner.next() {
+    for event in scanner {
         match event {
             ScanEvent::Item(item) => {
                 let name = item.key.name().to_vec();
