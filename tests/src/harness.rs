@@ -2,10 +2,14 @@
 //! agents with their own configuration and cache. Every process is ended by its id, also when a test fails.
 
 mod agent;
+mod scene;
 mod server;
+mod wire;
 
 pub use agent::{Login, Outcome};
-pub use server::{Server, User};
+pub use scene::{Scene, summary};
+pub use server::{Server, User, administer};
+pub use wire::{Answer, Wire, one_record};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -30,6 +30,8 @@ pub struct User {
     pub fingerprint: String,
     /// The secret.
     pub token: String,
+    /// Vault id, hexadecimal.
+    pub vault: String,
 }
 
 impl Server {
@@ -121,16 +123,18 @@ impl Server {
 
     /// Creates a user with a vault and gives what its agent needs.
     pub fn add_user(&self, binaries: &Binaries, name: &str) -> io::Result<User> {
-        let said = self.administer(binaries, &["user", "add", name])?;
-        let token = word_after(&said, "hf_").ok_or_else(|| io::Error::other(format!("no token in: {said}")))?;
-        let fingerprint = self.fingerprint()?;
-        Ok(User { url: self.url(), fingerprint, token })
-    }
-
-    /// The certificate's fingerprint as the server printed it for people.
-    pub fn fingerprint(&self) -> io::Result<String> {
-        let said = self.log();
-        word_after(&said, "sha256:").ok_or_else(|| io::Error::other(format!("no fingerprint in: {said}")))
+        let said = self.administer(binaries, &["user", "add", name, "--json"])?;
+        let added: serde_json::Value = serde_json::from_str(&said).map_err(io::Error::other)?;
+        let text = |pointer: &str| {
+            let found = added.pointer(pointer).and_then(serde_json::Value::as_str).map(str::to_owned);
+            found.ok_or_else(|| io::Error::other(format!("no {pointer} in the answer to user add")))
+        };
+        Ok(User {
+            url: self.url(),
+            fingerprint: text("/fingerprint")?,
+            token: text("/token/secret")?,
+            vault: text("/user/vault")?,
+        })
     }
 
     /// Runs `holdfastd ARGUMENTS --data-dir ...` beside the server and gives its standard output.
@@ -164,11 +168,4 @@ impl Drop for Server {
 
 fn log_of(data: &Path) -> PathBuf {
     data.with_extension("log")
-}
-
-/// The word of `text` that begins with `start`.
-fn word_after(text: &str, start: &str) -> Option<String> {
-    let at = text.find(start)?;
-    let word = text[at..].split(|letter: char| letter.is_whitespace() || "'\"`,;".contains(letter)).next()?;
-    Some(word.to_owned())
 }
