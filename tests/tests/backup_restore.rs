@@ -12,7 +12,10 @@ use tests::trees::{self, Totals};
 use tests::{change, oddity};
 
 fn count(summary: &Value, name: &str) -> u64 {
-    summary.get(name).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {name} in {summary}"))
+    summary
+        .pointer(&format!("/counters/{name}"))
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("no {name} in {summary}"))
 }
 
 /// Backs `source` up twice: what comes back is identical, and the second run opens no file and adds next to nothing.

@@ -16,7 +16,10 @@ use tests::trees::{self, Totals};
 const RECEIVED_ONLY_BYTES_MAX: u64 = 32 << 20;
 
 fn count(summary: &Value, name: &str) -> u64 {
-    summary.get(name).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {name} in {summary}"))
+    summary
+        .pointer(&format!("/counters/{name}"))
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("no {name} in {summary}"))
 }
 
 #[test]

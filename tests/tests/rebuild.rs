@@ -29,7 +29,7 @@ fn a_lost_index_is_rebuilt_equal() {
     assert_eq!(snapshots.len(), 2);
     scene.stop_server().unwrap();
 
-    let index = data.join("index");
+    let index = data.join("store/index");
     assert!(index.is_dir(), "the index is not where this test expects it");
     fs::remove_dir_all(&index).unwrap();
     let said = administer(&scene.binaries, &data, &["rebuild-index"]).unwrap();
@@ -45,5 +45,5 @@ fn a_lost_index_is_rebuilt_equal() {
     // The rebuilt index knows every object: nothing is sent again.
     fs::remove_dir_all(scene.agent.cache()).unwrap();
     let again = scene.backup(&source, 0).unwrap();
-    assert_eq!(again.get("chunks_sent").and_then(serde_json::Value::as_u64), Some(0), "{again}");
+    assert_eq!(again.pointer("/counters/chunks_sent").and_then(serde_json::Value::as_u64), Some(0), "{again}");
 }

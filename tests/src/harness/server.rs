@@ -54,7 +54,8 @@ impl Server {
         }
         let log = File::options().create(true).append(true).open(log_of(data))?;
         let mut command = Command::new(&binaries.server);
-        command.arg("serve").arg("--data-dir").arg(data).arg("--listen").arg(listen.to_string());
+        command.arg("serve").arg("--data").arg(data).arg("--listen").arg(listen.to_string());
+        command.args(["--metrics-listen", "127.0.0.1:0"]);
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut server = Server { child: Some(command.spawn()?), data: data.to_path_buf(), address: listen };
         server.address = server.wait_ready(&address_file)?;
@@ -137,7 +138,7 @@ impl Server {
         })
     }
 
-    /// Runs `holdfastd ARGUMENTS --data-dir ...` beside the server and gives its standard output.
+    /// Runs `holdfastd ARGUMENTS --data ...` beside the server and gives its standard output.
     pub fn administer(&self, binaries: &Binaries, arguments: &[&str]) -> io::Result<String> {
         administer(binaries, &self.data, arguments)
     }
@@ -146,7 +147,7 @@ impl Server {
 /// Runs an administration command over a data folder and gives its standard output; other codes than 0 are errors.
 pub fn administer(binaries: &Binaries, data: &Path, arguments: &[&str]) -> io::Result<String> {
     let output: Output =
-        Command::new(&binaries.server).args(arguments).arg("--data-dir").arg(data).stdin(Stdio::null()).output()?;
+        Command::new(&binaries.server).args(arguments).arg("--data").arg(data).stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(said);
