@@ -1,1 +1,20 @@
-//! (being written)
+//! The Holdfast server: puts store and control together and serves them. `app` holds the use cases, `http` is a skin
+//! over it, `run` the composition root, `cli` the command line.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod certificate;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod data_folder;
+pub mod http;
+pub mod limits;
+pub mod listener;
+pub mod local;
+pub mod master_key;
+pub mod metrics;
+pub mod recovery_sheet;
+pub mod run;
+pub mod telemetry;
+mod testing_guard;

@@ -6,10 +6,14 @@
 //! | `GET /me` | any token | - | [`Me`] |
 //! | `GET /vaults/{vault}/keys` | backup or restore | - | 192 bytes: id keys |
 //! | `POST /operator-link/{secret}` | the link | - | [`NewToken`], once |
-//! | `GET, POST /customers` | operator | [`CreateCustomer`] | [`Customer`] |
-//! | `GET, POST /users` | operator | [`CreateUser`] | [`User`] |
-//! | `GET, POST /vaults` | operator | [`CreateVault`] | [`Vault`] |
-//! | `GET, POST /tokens`, `DELETE /tokens/{token}` | operator | [`CreateToken`] | [`NewToken`] |
+//! | `POST /operator-link` | operator | - | [`OperatorLink`]; links not yet used stop working |
+//! | `GET, POST /customers` | operator | [`CreateCustomer`] | [`Customers`]; [`Customer`] |
+//! | `GET, POST /users` | operator | [`CreateUser`] | [`Users`]; [`User`] |
+//! | `GET, POST /vaults` | operator | [`CreateVault`] | [`Vaults`]; [`Vault`] |
+//! | `GET, POST /tokens` | operator | [`CreateToken`] | [`Tokens`]; [`NewToken`] |
+//! | `DELETE /tokens/{token}` | operator | - | [`TokenInfo`] |
+//! | `GET /master-key` | operator | - | [`MasterKeyState`] |
+//! | `POST /master-key/confirm` | operator | [`ConfirmMasterKey`] | [`MasterKeyState`] |
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -172,4 +176,55 @@ pub struct TokenInfo {
     pub revoked_ns: Option<i64>,
     /// Last use, to the minute.
     pub used_ns: Option<i64>,
+}
+
+/// All customers.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Customers {
+    /// By name.
+    pub customers: Vec<Customer>,
+}
+
+/// All users.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Users {
+    /// By customer and name.
+    pub users: Vec<User>,
+}
+
+/// All vaults.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Vaults {
+    /// By user and name.
+    pub vaults: Vec<Vault>,
+}
+
+/// All tokens.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Tokens {
+    /// Oldest first.
+    pub tokens: Vec<TokenInfo>,
+}
+
+/// A fresh operator link.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OperatorLink {
+    /// `POST` to it once; it answers [`NewToken`].
+    pub url: String,
+}
+
+/// Whether the master key is known to stand on paper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MasterKeyState {
+    /// Fingerprint of the key in use.
+    pub fingerprint: String,
+    /// When somebody confirmed it, nanoseconds since 1970.
+    pub confirmed_ns: Option<i64>,
+}
+
+/// Confirms that the caller has read the master key from its recovery sheet.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConfirmMasterKey {
+    /// Fingerprint of the key that was read.
+    pub fingerprint: String,
 }

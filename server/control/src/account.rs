@@ -34,6 +34,11 @@ impl UserName {
     /// From `CUSTOMER/USER` or `USER`.
     pub fn parse(text: &str) -> Result<Self, ControlError> {
         let (customer, user) = text.split_once('/').unwrap_or((DEFAULT_CUSTOMER, text));
+        Self::new(customer, user)
+    }
+
+    /// From its parts.
+    pub fn new(customer: &str, user: &str) -> Result<Self, ControlError> {
         check_name("customer name", customer)?;
         check_name("user name", user)?;
         Ok(UserName { customer: customer.to_owned(), user: user.to_owned() })

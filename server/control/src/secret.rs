@@ -65,6 +65,11 @@ impl TokenSecret {
         &self.text
     }
 
+    /// Whether both are the same secret; by their hashes, so that time tells nothing of either.
+    pub fn same_as(&self, other: &TokenSecret) -> bool {
+        self.hash() == other.hash()
+    }
+
     /// What is stored and searched for, hexadecimal. Looking a hash up leaks by time at most how a hash of the
     /// caller's own choosing sorts among hashes, never a part of a secret.
     pub(crate) fn hash(&self) -> String {

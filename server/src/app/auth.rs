@@ -1,0 +1,150 @@
+//! Credential -> principal -> grant: the only place that refuses for want of a right.
+
+use crate::app::{App, AppError};
+use control::{Rights, SecretKind, Token, TokenScope, TokenSecret, TokenState};
+use repo_format::id::VaultId;
+use std::fmt;
+
+/// Who is calling.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    /// A command on the server's own machine, by the credential in the data folder.
+    Local,
+    /// The holder of a token.
+    Token(Box<Token>),
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Principal::Local => f.write_str("local"),
+            Principal::Token(token) => write!(f, "{}", token.id),
+        }
+    }
+}
+
+/// What a use case needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Upload into the vault.
+    Backup,
+    /// Read the vault.
+    Restore,
+    /// Either of them.
+    BackupOrRestore,
+}
+
+impl Need {
+    const fn name(self) -> &'static str {
+        match self {
+            Need::Backup => "the right `backup`",
+            Need::Restore => "the right `restore`",
+            Need::BackupOrRestore => "the right `backup` or `restore`",
+        }
+    }
+
+    const fn is_met_by(self, rights: Rights) -> bool {
+        match self {
+            Need::Backup => rights.backup,
+            Need::Restore => rights.restore,
+            Need::BackupOrRestore => rights.backup || rights.restore,
+        }
+    }
+}
+
+/// A checked right on one vault; only [`Principal::on_vault`] makes one, and every use case on a vault takes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    vault: VaultId,
+}
+
+impl Grant {
+    /// The vault.
+    pub const fn vault(&self) -> VaultId {
+        self.vault
+    }
+}
+
+/// Proof that the caller may administer the server; only [`Principal::operator`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct OperatorGrant(());
+
+impl Principal {
+    /// A right on the vault that the caller names, as text. The right is looked at first, then the name is compared
+    /// with the token's vault; nothing is looked up, so that a foreign vault, one that never was, and a text that is
+    /// no id at all get the same answer in the same time.
+    pub fn on_vault(&self, vault: &str, need: Need) -> Result<Grant, AppError> {
+        let Principal::Token(token) = self else { return Err(AppError::Forbidden { needed: need.name() }) };
+        let TokenScope::Vault { vault: own, rights } = token.scope else {
+            return Err(AppError::Forbidden { needed: need.name() });
+        };
+        if !need.is_met_by(rights) {
+            return Err(AppError::Forbidden { needed: need.name() });
+        }
+        match vault.parse::<VaultId>() {
+            Ok(asked) if asked == own => Ok(Grant { vault: own }),
+            _ => Err(AppError::NotFound { what: "vault" }),
+        }
+    }
+
+    /// The right to administer the server.
+    pub fn operator(&self) -> Result<OperatorGrant, AppError> {
+        match self {
+            Principal::Local => Ok(OperatorGrant(())),
+            Principal::Token(token) if token.scope == TokenScope::Operator => Ok(OperatorGrant(())),
+            Principal::Token(_) => Err(AppError::Forbidden { needed: "the right `operator`" }),
+        }
+    }
+}
+
+impl App {
+    /// The caller behind a bearer secret. Unknown, revoked and malformed secrets get one answer.
+    pub async fn authenticate(&self, bearer: &str) -> Result<Principal, AppError> {
+        let secret = TokenSecret::parse(SecretKind::Token, bearer).ok_or(AppError::Unauthorized)?;
+        if secret.same_as(&self.local_secret) {
+            return Ok(Principal::Local);
+        }
+        let token = self.control.find_token(&secret).await?.ok_or(AppError::Unauthorized)?;
+        let now_ns = self.clock.now_ns();
+        match token.state(now_ns) {
+            TokenState::Revoked => Err(AppError::Unauthorized),
+            TokenState::Expired => Err(AppError::TokenExpired),
+            TokenState::Valid => {
+                self.control.note_use(&token, now_ns).await?;
+                Ok(Principal::Token(Box::new(token)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(scope: TokenScope) -> Principal {
+        let id = "0123456789abcdef".parse().unwrap();
+        let token =
+            Token { id, name: "t".into(), scope, created_ns: 0, expires_ns: None, revoked_ns: None, used_ns: None };
+        Principal::Token(Box::new(token))
+    }
+
+    #[test]
+    fn rights_and_vaults_are_told_apart_only_by_the_holder_of_the_right() {
+        let own = VaultId::from_bytes([1; 16]);
+        let foreign = VaultId::from_bytes([2; 16]).to_string();
+        let reader = holder(TokenScope::Vault { vault: own, rights: Rights { backup: false, restore: true } });
+        assert_eq!(reader.on_vault(&own.to_string(), Need::Restore).unwrap().vault(), own);
+        reader.on_vault(&own.to_string(), Need::BackupOrRestore).unwrap();
+        for vault in [own.to_string(), foreign.clone(), "nonsense".into()] {
+            assert!(matches!(reader.on_vault(&vault, Need::Backup), Err(AppError::Forbidden { .. })));
+        }
+        for vault in [foreign, "nonsense".into(), String::new()] {
+            assert!(matches!(reader.on_vault(&vault, Need::Restore), Err(AppError::NotFound { what: "vault" })));
+        }
+        assert!(matches!(reader.operator(), Err(AppError::Forbidden { .. })));
+        let operator = holder(TokenScope::Operator);
+        operator.operator().unwrap();
+        assert!(matches!(operator.on_vault(&own.to_string(), Need::Restore), Err(AppError::Forbidden { .. })));
+        Principal::Local.operator().unwrap();
+    }
+}

@@ -1,0 +1,111 @@
+//! Calls of the store: moved off the async threads, its errors sorted by what the caller must do.
+
+use crate::app::accounts::VaultUsage;
+use crate::app::{App, AppError};
+use crate::metrics::Totals;
+use repo_format::id::VaultId;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::{Store, StoreError};
+
+/// Totals over all vaults are at most this old.
+const TOTALS_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// Totals and when they were taken.
+pub(crate) type TakenTotals = Option<(Instant, Totals)>;
+
+impl From<StoreError> for AppError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSuchVault(_) => AppError::NotFound { what: "vault" },
+            StoreError::NoSuchSnapshot(_) => AppError::NotFound { what: "snapshot" },
+            StoreError::NoSuchSession(_) => {
+                AppError::NotFound { what: "upload session (it may have ended: begin a new one)" }
+            }
+            StoreError::NoSuchObject(_) => AppError::NotFound { what: "object" },
+            StoreError::Missing(ids) => AppError::Missing(ids),
+            StoreError::IncarnationChanged { .. } => AppError::IncarnationChanged,
+            StoreError::IdMismatch(id) => AppError::IdMismatch(id),
+            StoreError::BadCompression { .. } => AppError::BadCompression(error.to_string()),
+            StoreError::BadNode { .. } => AppError::BadNode(error.to_string()),
+            StoreError::BadRecord { .. } => AppError::Invalid(error.to_string()),
+            StoreError::Conflict(_) => AppError::Conflict(error.to_string()),
+            StoreError::DiskFull { .. } => AppError::DiskFull(error.to_string()),
+            StoreError::Damaged(_) => AppError::Damaged(error.to_string()),
+            StoreError::Unknown(_) => AppError::Retry(error.to_string()),
+            StoreError::Unavailable { .. } => AppError::VaultUnavailable(error.to_string()),
+            StoreError::Corrupt { .. }
+            | StoreError::PackMissing(_)
+            | StoreError::Index(_)
+            | StoreError::Io { .. }
+            | StoreError::Format(_)
+            | StoreError::Random(_) => AppError::Internal(error.to_string()),
+        }
+    }
+}
+
+/// Runs a call of the store on a blocking thread. A panic there is a defect, answered as such.
+pub(crate) async fn on_store<T: Send + 'static>(
+    store: &Arc<Store>,
+    call: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, AppError> {
+    let store = store.clone();
+    match tokio::task::spawn_blocking(move || call(&store)).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(AppError::Internal(format!("a call of the store was lost: {error}"))),
+    }
+}
+
+impl App {
+    pub(crate) async fn make_vault_keys(&self, vault: VaultId) -> Result<(), AppError> {
+        on_store(&self.store, move |store| store.create_vault(vault)).await
+    }
+
+    pub(crate) async fn vault_usage(&self, vault: VaultId) -> Result<VaultUsage, AppError> {
+        let ledger = on_store(&self.store, move |store| store.usage(&vault)).await?;
+        Ok(VaultUsage {
+            physical_bytes: ledger.physical_bytes,
+            logical_bytes: ledger.logical_bytes,
+            pending_bytes: ledger.pending_bytes,
+            objects: ledger.chunks + ledger.nodes,
+            snapshots: ledger.snapshots,
+        })
+    }
+
+    /// What all vaults hold together, at most some seconds old.
+    pub async fn totals(&self) -> Result<Totals, AppError> {
+        let mut taken = self.totals.lock().await;
+        if let Some((when, totals)) = *taken
+            && when.elapsed() < TOTALS_AGE_MAX
+        {
+            return Ok(totals);
+        }
+        let mut totals = Totals::default();
+        for vault in self.control.vaults().await? {
+            totals.vaults += 1;
+            // One vault that cannot be used must not hide the others.
+            match self.vault_usage(vault.id).await {
+                Ok(usage) => {
+                    totals.objects += usage.objects;
+                    totals.physical_bytes += usage.physical_bytes;
+                    totals.logical_bytes += usage.logical_bytes;
+                    totals.pending_bytes += usage.pending_bytes;
+                    totals.snapshots += usage.snapshots;
+                }
+                Err(error) => tracing::warn!(vault = %vault.id, %error, "a vault cannot be counted"),
+            }
+        }
+        *taken = Some((Instant::now(), totals));
+        Ok(totals)
+    }
+
+    /// Whether uploads are refused for want of disk space.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.store.check_space(), Err(StoreError::DiskFull { .. }))
+    }
+
+    /// Refuses an upload while the disk is at its reserve: asked before a body is read.
+    pub fn check_space(&self) -> Result<(), AppError> {
+        Ok(self.store.check_space()?)
+    }
+}

@@ -1,0 +1,77 @@
+//! What can go wrong in a use case, chosen by what the caller must do. `http/problem.rs` turns it into an answer.
+
+use control::ControlError;
+use repo_format::id::ObjectId;
+
+/// Why a use case failed. Texts go to the caller: they name the object and the way out, and hold no secret and
+/// nothing of another tenant.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// No token, or none this server knows.
+    #[error("a valid token is needed: send `Authorization: Bearer hf_…`")]
+    Unauthorized,
+    /// The token's time is over.
+    #[error("the token has expired; ask the operator for a new one")]
+    TokenExpired,
+    /// The token lacks the right.
+    #[error("this token may not do that: {needed} is needed")]
+    Forbidden {
+        /// Which right.
+        needed: &'static str,
+    },
+    /// No such thing, or not the caller's.
+    #[error("there is no such {what}, or it is not yours")]
+    NotFound {
+        /// Kind of thing.
+        what: &'static str,
+    },
+    /// The input breaks a rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// A name is taken, or the session was committed with another root.
+    #[error("{0}")]
+    Conflict(String),
+    /// Send these again, then the nodes.
+    #[error("{} objects are not stored; send them again, then the nodes that refer to them", .0.len())]
+    Missing(Vec<ObjectId>),
+    /// What was received is forgotten.
+    #[error("what was received before is no longer held; ask `have` and send it again")]
+    IncarnationChanged,
+    /// Content does not have its id.
+    #[error("object {0} was sent with content that has another id; nothing of it was stored")]
+    IdMismatch(ObjectId),
+    /// Compressed data does not unpack to its declared length.
+    #[error("{0}")]
+    BadCompression(String),
+    /// A node breaks a rule.
+    #[error("{0}")]
+    BadNode(String),
+    /// The server's own disk is full.
+    #[error("{0}")]
+    DiskFull(String),
+    /// A stored object is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// Unknown whether it happened, or busy, or shutting down.
+    #[error("{0}")]
+    Retry(String),
+    /// The vault cannot be used until someone acts.
+    #[error("{0}")]
+    VaultUnavailable(String),
+    /// A defect of the server or its surroundings; the text is for the log only.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<ControlError> for AppError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::NotFound { .. } | ControlError::Invalid { .. } => AppError::Invalid(error.to_string()),
+            ControlError::Exists { .. } => AppError::Conflict(error.to_string()),
+            ControlError::Database(_)
+            | ControlError::Migration(_)
+            | ControlError::Corrupt { .. }
+            | ControlError::Random => AppError::Internal(error.to_string()),
+        }
+    }
+}

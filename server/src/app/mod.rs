@@ -1,0 +1,98 @@
+//! Use cases: `(app, grant, input) -> output`. Knows store and control, no HTTP. Calls of the store are synchronous
+//! and run on the blocking threads.
+
+pub mod accounts;
+pub mod auth;
+pub mod browse;
+mod engine;
+mod error;
+mod master_key;
+pub mod restore;
+pub mod upload;
+
+pub use auth::{Grant, Need, OperatorGrant, Principal};
+pub use error::AppError;
+
+use crate::app::engine::TakenTotals;
+use crate::app::upload::RunningUploads;
+use crate::clock::Clock;
+use control::{Control, TokenSecret};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use store::Store;
+
+/// Everything use cases work on; one per process.
+pub struct App {
+    pub(crate) control: Control,
+    pub(crate) store: Arc<Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The credential of commands on this machine; made at every start.
+    pub(crate) local_secret: TokenSecret,
+    /// Fingerprint of the master key in use.
+    pub(crate) master_fingerprint: String,
+    /// How people and agents reach this server, without a slash at the end.
+    pub(crate) public_url: String,
+    /// Makes [check the name, make keys, enter it] one step.
+    pub(crate) creation: tokio::sync::Mutex<()>,
+    pub(crate) uploads: RunningUploads,
+    pub(crate) totals: tokio::sync::Mutex<TakenTotals>,
+    draining: AtomicBool,
+    master_confirmed: AtomicBool,
+}
+
+/// What an [`App`] is made of.
+pub struct AppParts {
+    /// Accounts.
+    pub control: Control,
+    /// Bytes.
+    pub store: Arc<Store>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The credential of commands on this machine.
+    pub local_secret: TokenSecret,
+    /// Fingerprint of the master key in use.
+    pub master_fingerprint: String,
+    /// How people and agents reach this server.
+    pub public_url: String,
+}
+
+impl App {
+    /// Puts the parts together and notes the master key in use.
+    pub async fn new(parts: AppParts) -> Result<App, AppError> {
+        let AppParts { control, store, clock, local_secret, master_fingerprint, public_url } = parts;
+        control.note_master_key(&master_fingerprint, clock.now_ns()).await?;
+        let confirmed = control.master_key_confirmed_ns(&master_fingerprint).await?.is_some();
+        Ok(App {
+            control,
+            store,
+            clock,
+            local_secret,
+            master_fingerprint,
+            public_url,
+            creation: tokio::sync::Mutex::new(()),
+            uploads: RunningUploads::default(),
+            totals: tokio::sync::Mutex::new(None),
+            draining: AtomicBool::new(false),
+            master_confirmed: AtomicBool::new(confirmed),
+        })
+    }
+
+    /// From now on no upload begins and readiness is off.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is on its way down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody has confirmed the master key in use.
+    pub fn is_master_key_confirmed(&self) -> bool {
+        self.master_confirmed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_master_key_confirmed(&self) {
+        self.master_confirmed.store(true, Ordering::Relaxed);
+    }
+}

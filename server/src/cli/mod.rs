@@ -1,0 +1,107 @@
+//! The command line: which commands there are, and where each is carried out.
+
+mod accounts;
+mod master_key;
+mod table;
+
+use crate::config::{CommonArguments, CommonSettings, ConfigError, ServeArguments, Settings};
+use crate::data_folder::DataFolderError;
+use crate::local::LocalError;
+use crate::master_key::MasterKeyError;
+use crate::run::RunError;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The Holdfast server.
+#[derive(Parser, Debug)]
+#[command(name = "holdfastd", version, about)]
+pub struct Cli {
+    #[command(flatten)]
+    common: CommonArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the server. The first start makes keys, a certificate and an operator link, and says where everything is.
+    Serve(Box<ServeArguments>),
+    /// Users, each with a vault of its own (needs the running server).
+    #[command(subcommand)]
+    User(accounts::UserCommand),
+    /// Vaults (needs the running server).
+    #[command(subcommand)]
+    Vault(accounts::VaultCommand),
+    /// Tokens of agents and operators (needs the running server).
+    #[command(subcommand)]
+    Token(accounts::TokenCommand),
+    /// Make a new single-use operator link; links not yet used stop working (needs the running server).
+    OperatorLink,
+    /// The master key and its recovery sheet.
+    #[command(subcommand)]
+    MasterKey(master_key::MasterKeyCommand),
+    /// Rebuild the index from packs and journals (needs the server stopped).
+    RebuildIndex,
+}
+
+/// Why a command failed. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Data folder.
+    #[error(transparent)]
+    Folder(#[from] DataFolderError),
+    /// The running server.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// Master key.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// Serving.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// What was asked for cannot be done.
+    #[error("{0}")]
+    Refused(String),
+    /// Standard input or output.
+    #[error("standard input or output: {0}")]
+    Terminal(#[from] std::io::Error),
+}
+
+/// Carries the command line out. Exit codes: 0 done, 1 failed, 2 wrong arguments.
+pub fn run() -> ExitCode {
+    match carry_out(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done if standard error is gone as well.
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("holdfastd: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(cli: Cli) -> Result<(), CommandError> {
+    let Cli { common, command } = cli;
+    if let Command::Serve(serve) = command {
+        let settings = Settings::new(common, *serve)?;
+        crate::telemetry::start(settings.common.log_format, &settings.common.log).map_err(CommandError::Refused)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("holdfast").build()?;
+        return Ok(runtime.block_on(crate::run::serve(settings))?);
+    }
+    let settings = CommonSettings::new(common)?;
+    crate::telemetry::start(settings.log_format, &settings.log).map_err(CommandError::Refused)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve(_) => Ok(()),
+            Command::User(command) => accounts::user(&settings, command).await,
+            Command::Vault(command) => accounts::vault(&settings, command).await,
+            Command::Token(command) => accounts::token(&settings, command).await,
+            Command::OperatorLink => accounts::operator_link(&settings).await,
+            Command::MasterKey(command) => master_key::master_key(&settings, command).await,
+            Command::RebuildIndex => crate::run::rebuild_index(&settings).map_err(CommandError::from),
+        }
+    })
+}

@@ -1,0 +1,56 @@
+//! The server's clock. Every stamped time comes from here.
+
+/// Wall-clock time, nanoseconds since 1970 UTC.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now_ns(&self) -> i64;
+}
+
+/// The system's clock.
+#[derive(Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ns(&self) -> i64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Names the file of [`MovableClock`].
+#[cfg(feature = "testing")]
+pub const CLOCK_FILE_VARIABLE: &str = "HOLDFAST_TEST_CLOCK_FILE";
+
+/// The system's clock plus the seconds (may be negative) that stand in a file; read at every call, so that a test
+/// moves a running server's time by writing the file.
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub struct MovableClock {
+    file: std::path::PathBuf,
+}
+
+#[cfg(feature = "testing")]
+impl MovableClock {
+    /// Reading offsets from `file`; a missing file is an offset of zero.
+    pub fn new(file: std::path::PathBuf) -> Self {
+        MovableClock { file }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Clock for MovableClock {
+    fn now_ns(&self) -> i64 {
+        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        let seconds: i64 = text.trim().parse().unwrap_or(0);
+        SystemClock.now_ns().saturating_add(seconds.saturating_mul(1_000_000_000))
+    }
+}
+
+/// The clock this process runs on.
+pub fn from_environment() -> std::sync::Arc<dyn Clock> {
+    #[cfg(feature = "testing")]
+    if let Some(file) = std::env::var_os(CLOCK_FILE_VARIABLE) {
+        return std::sync::Arc::new(MovableClock::new(file.into()));
+    }
+    std::sync::Arc::new(SystemClock)
+}

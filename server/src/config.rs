@@ -1,0 +1,325 @@
+//! Settings: arguments, then environment, then a file, then defaults. The only reader of configuration.
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Environment variable that holds the master key itself.
+pub const MASTER_KEY_VARIABLE: &str = "HOLDFAST_MASTER_KEY";
+/// Port of the API.
+pub const DEFAULT_PORT: u16 = 8440;
+const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9440);
+const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
+const ROOT_DATA: &str = "/var/lib/holdfast";
+const OWN_DATA: &str = "holdfast-data";
+
+/// Why the settings cannot be used; each names the setting.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not understood.
+    #[error("configuration file {path}: {source}")]
+    NotUnderstood {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value cannot be used.
+    #[error("setting `{setting}`: {rule}")]
+    Value {
+        /// Its name in the configuration file.
+        setting: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Arguments that every command takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CommonArguments {
+    /// Data folder [default: /var/lib/holdfast for root, ./holdfast-data for everyone else].
+    #[arg(long, global = true, env = "HOLDFAST_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Configuration file (TOML); arguments and environment go before it.
+    #[arg(long, global = true, env = "HOLDFAST_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// File that holds the master key [default: master.key in the data folder].
+    #[arg(long, global = true, env = "HOLDFAST_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: Option<PathBuf>,
+    /// Command whose output is the master key (run by /bin/sh).
+    #[arg(long, global = true, env = "HOLDFAST_MASTER_KEY_COMMAND", value_name = "COMMAND")]
+    pub master_key_command: Option<String>,
+    /// How log lines look.
+    #[arg(long, global = true, env = "HOLDFAST_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: a level or a list such as `info,server=debug`.
+    #[arg(long, global = true, env = "HOLDFAST_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArguments {
+    /// Address and port of the API, several with commas; port 0 takes any free one [default: [::]:8440].
+    #[arg(long, env = "HOLDFAST_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
+    pub listen: Vec<SocketAddr>,
+    /// Address and port of metrics and health [default: 127.0.0.1:9440].
+    #[arg(long, env = "HOLDFAST_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// URL under which people and agents reach this server [default: https://HOSTNAME:PORT].
+    #[arg(long, env = "HOLDFAST_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Certificate chain (PEM) [default: a self-signed certificate in the data folder].
+    #[arg(long, env = "HOLDFAST_CERTIFICATE", value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM).
+    #[arg(long, env = "HOLDFAST_PRIVATE_KEY", value_name = "FILE")]
+    pub private_key: Option<PathBuf>,
+    /// Bytes of disk kept free for deletes and the journal [default: 5 % of the volume, 64 MiB to 20 GiB].
+    #[arg(long, env = "HOLDFAST_DISK_RESERVE_BYTES", value_name = "BYTES")]
+    pub disk_reserve_bytes: Option<u64>,
+    /// Bytes of memory for decoded chunks and the index [default: 128 MiB].
+    #[arg(long, env = "HOLDFAST_CACHE_BYTES", value_name = "BYTES")]
+    pub cache_bytes: Option<u64>,
+    /// Seconds that running uploads get to finish after a request to stop [default: 60].
+    #[arg(long, env = "HOLDFAST_DRAIN_SECONDS", value_name = "SECONDS")]
+    pub drain_seconds: Option<u64>,
+}
+
+/// The file; names as the long arguments with underscores.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSettings {
+    data: Option<PathBuf>,
+    master_key_file: Option<PathBuf>,
+    master_key_command: Option<String>,
+    log_format: Option<LogFormat>,
+    log: Option<String>,
+    #[serde(default)]
+    listen: Vec<SocketAddr>,
+    metrics_listen: Option<SocketAddr>,
+    public_url: Option<String>,
+    certificate: Option<PathBuf>,
+    private_key: Option<PathBuf>,
+    disk_reserve_bytes: Option<u64>,
+    cache_bytes: Option<u64>,
+    drain_seconds: Option<u64>,
+}
+
+/// Where the master key comes from.
+#[derive(Clone)]
+pub enum MasterKeySource {
+    /// A file in its text form; made at the first start when it is the one in the data folder.
+    File(PathBuf),
+    /// The environment.
+    Environment(Zeroizing<String>),
+    /// The output of a command.
+    Command(String),
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// Made at the first start, kept in the data folder.
+    SelfSigned,
+    /// From files.
+    Files {
+        /// PEM, the server's own certificate first.
+        certificate: PathBuf,
+        /// PEM.
+        private_key: PathBuf,
+    },
+}
+
+/// Checked settings that every command uses.
+#[derive(Clone)]
+pub struct CommonSettings {
+    /// Data folder.
+    pub data: PathBuf,
+    /// Master key.
+    pub master_key: MasterKeySource,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log: String,
+}
+
+/// Checked settings of `serve`.
+#[derive(Clone)]
+pub struct Settings {
+    /// What every command uses.
+    pub common: CommonSettings,
+    /// Addresses of the API; empty = port 8440 of every address.
+    pub listen: Vec<SocketAddr>,
+    /// Address of metrics and health.
+    pub metrics_listen: SocketAddr,
+    /// How people and agents reach this server; `None` = by host name and port.
+    pub public_url: Option<String>,
+    /// Certificate.
+    pub certificate: CertificateSource,
+    /// Bytes of disk kept free; `None` = by the size of the volume.
+    pub disk_reserve_bytes: Option<u64>,
+    /// Bytes of cache; `None` = the store's default.
+    pub cache_bytes: Option<u64>,
+    /// What running uploads get at a stop.
+    pub drain: Duration,
+}
+
+impl Settings {
+    /// The address that stands for "every address" when none is given.
+    pub const EVERY_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT);
+}
+
+fn read_file(common: &CommonArguments) -> Result<FileSettings, ConfigError> {
+    let Some(path) = &common.config else { return Ok(FileSettings::default()) };
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::NotUnderstood { path: path.clone(), source: Box::new(source) })
+}
+
+fn default_data() -> PathBuf {
+    if rustix::process::geteuid().is_root() { ROOT_DATA.into() } else { OWN_DATA.into() }
+}
+
+fn common_settings(
+    arguments: CommonArguments,
+    data: Option<PathBuf>,
+    master_key_file: Option<PathBuf>,
+    master_key_command: Option<String>,
+    log_format: Option<LogFormat>,
+    log: Option<String>,
+) -> CommonSettings {
+    let data = arguments.data.or(data).unwrap_or_else(default_data);
+    let environment = std::env::var(MASTER_KEY_VARIABLE).ok().filter(|text| !text.is_empty()).map(Zeroizing::new);
+    let master_key = match (arguments.master_key_file, arguments.master_key_command, environment) {
+        (Some(file), _, _) => MasterKeySource::File(file),
+        (None, Some(command), _) => MasterKeySource::Command(command),
+        (None, None, Some(text)) => MasterKeySource::Environment(text),
+        (None, None, None) => match (master_key_file, master_key_command) {
+            (Some(file), _) => MasterKeySource::File(file),
+            (None, Some(command)) => MasterKeySource::Command(command),
+            (None, None) => MasterKeySource::File(crate::data_folder::DataFolder::new(data.clone()).master_key()),
+        },
+    };
+    CommonSettings {
+        data,
+        master_key,
+        log_format: arguments.log_format.or(log_format).unwrap_or_default(),
+        log: arguments.log.or(log).unwrap_or_else(|| "info".into()),
+    }
+}
+
+impl CommonSettings {
+    /// For a command other than `serve`.
+    pub fn new(arguments: CommonArguments) -> Result<Self, ConfigError> {
+        let file = read_file(&arguments)?;
+        let FileSettings { data, master_key_file, master_key_command, log_format, log, .. } = file;
+        Ok(common_settings(arguments, data, master_key_file, master_key_command, log_format, log))
+    }
+}
+
+impl Settings {
+    /// For `serve`.
+    pub fn new(common: CommonArguments, serve: ServeArguments) -> Result<Self, ConfigError> {
+        let file = read_file(&common)?;
+        let FileSettings {
+            data,
+            master_key_file,
+            master_key_command,
+            log_format,
+            log,
+            listen,
+            metrics_listen,
+            public_url,
+            certificate,
+            private_key,
+            disk_reserve_bytes,
+            cache_bytes,
+            drain_seconds,
+        } = file;
+        let common = common_settings(common, data, master_key_file, master_key_command, log_format, log);
+        let certificate = match (serve.certificate.or(certificate), serve.private_key.or(private_key)) {
+            (None, None) => CertificateSource::SelfSigned,
+            (Some(certificate), Some(private_key)) => CertificateSource::Files { certificate, private_key },
+            (Some(_), None) => {
+                return Err(ConfigError::Value { setting: "private_key", rule: "goes with `certificate`" });
+            }
+            (None, Some(_)) => {
+                return Err(ConfigError::Value { setting: "certificate", rule: "goes with `private_key`" });
+            }
+        };
+        let public_url = serve.public_url.or(public_url).map(|url| url.trim_end_matches('/').to_owned());
+        if public_url.as_ref().is_some_and(|url| !url.starts_with("https://") || url.len() <= "https://".len()) {
+            return Err(ConfigError::Value { setting: "public_url", rule: "must begin with https:// and name a host" });
+        }
+        let drain_seconds = serve.drain_seconds.or(drain_seconds);
+        Ok(Settings {
+            common,
+            listen: if serve.listen.is_empty() { listen } else { serve.listen },
+            metrics_listen: serve.metrics_listen.or(metrics_listen).unwrap_or(DEFAULT_METRICS),
+            public_url,
+            certificate,
+            disk_reserve_bytes: serve.disk_reserve_bytes.or(disk_reserve_bytes),
+            cache_bytes: serve.cache_bytes.or(cache_bytes),
+            drain: drain_seconds.map_or(DEFAULT_DRAIN, Duration::from_secs),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str, serve: ServeArguments) -> Result<Settings, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("holdfastd.toml");
+        std::fs::write(&path, text).unwrap();
+        Settings::new(CommonArguments { config: Some(path), ..CommonArguments::default() }, serve)
+    }
+
+    #[test]
+    fn arguments_go_before_the_file() {
+        let serve = ServeArguments { drain_seconds: Some(5), ..ServeArguments::default() };
+        let text = "data = \"/data\"\nlisten = [\"127.0.0.1:1\"]\ndrain_seconds = 9\nlog_format = \"json\"\n";
+        let settings = with_file(text, serve).unwrap();
+        assert_eq!(settings.drain, Duration::from_secs(5));
+        assert_eq!(settings.listen, ["127.0.0.1:1".parse().unwrap()]);
+        assert_eq!(settings.common.data, PathBuf::from("/data"));
+        assert_eq!(settings.common.log_format, LogFormat::Json);
+        assert!(
+            matches!(settings.common.master_key, MasterKeySource::File(file) if file == PathBuf::from("/data/master.key"))
+        );
+    }
+
+    #[test]
+    fn mistakes_name_the_setting() {
+        let unknown = with_file("lisen = []", ServeArguments::default()).err().unwrap().to_string();
+        assert!(unknown.contains("lisen"), "{unknown}");
+        let half = with_file("certificate = \"a.pem\"", ServeArguments::default()).err().unwrap().to_string();
+        assert!(half.contains("private_key"), "{half}");
+        let url = with_file("public_url = \"http://a\"", ServeArguments::default()).err().unwrap().to_string();
+        assert!(url.contains("public_url"), "{url}");
+    }
+}

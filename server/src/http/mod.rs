@@ -1,0 +1,105 @@
+//! The API's doors: routes, and nothing that decides. Handlers turn wire types into use cases and back.
+
+mod accounts;
+mod body;
+mod browse;
+mod envelope;
+mod extract;
+mod health;
+mod metrics;
+mod objects;
+mod openapi;
+mod problem;
+mod range;
+mod upload;
+
+use crate::app::App;
+use crate::http::problem::Refusal;
+use crate::limits::BODIES_BYTES_MAX;
+use crate::metrics::Metrics;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// What every handler may use.
+#[derive(Clone)]
+pub struct HttpState {
+    pub(crate) app: Arc<App>,
+    pub(crate) metrics: Metrics,
+    /// Bytes of bodies that may still come into memory.
+    pub(crate) bodies: Arc<Semaphore>,
+}
+
+impl HttpState {
+    /// Over one app.
+    pub fn new(app: Arc<App>, metrics: Metrics) -> Self {
+        HttpState { app, metrics, bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX)) }
+    }
+}
+
+/// Every path under the API's prefix, with its description.
+fn api_routes() -> OpenApiRouter<HttpState> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(accounts::info))
+        .routes(routes!(accounts::me))
+        .routes(routes!(accounts::use_operator_link))
+        .routes(routes!(accounts::create_operator_link))
+        .routes(routes!(accounts::customers, accounts::create_customer))
+        .routes(routes!(accounts::users, accounts::create_user))
+        .routes(routes!(accounts::vaults, accounts::create_vault))
+        .routes(routes!(accounts::tokens, accounts::create_token))
+        .routes(routes!(accounts::revoke_token))
+        .routes(routes!(accounts::master_key))
+        .routes(routes!(accounts::confirm_master_key))
+        .routes(routes!(objects::keys))
+        .routes(routes!(upload::begin))
+        .routes(routes!(upload::session, upload::abort))
+        .routes(routes!(upload::have))
+        .routes(routes!(upload::chunks))
+        .routes(routes!(upload::nodes))
+        .routes(routes!(upload::flush))
+        .routes(routes!(upload::commit))
+        .routes(routes!(objects::objects))
+        .routes(routes!(browse::snapshots))
+        .routes(routes!(browse::one_snapshot))
+        .routes(routes!(browse::entries))
+        .routes(routes!(browse::content))
+}
+
+/// The description of the API, OpenAPI 3.1, as pretty JSON with a line end.
+pub fn openapi_document() -> Result<String, serde_json::Error> {
+    let (_, description) = OpenApiRouter::new().nest(api::PREFIX, api_routes()).split_for_parts();
+    openapi::document(description)
+}
+
+/// The public door.
+pub fn router(state: HttpState) -> Result<Router, serde_json::Error> {
+    let document = openapi_document()?;
+    let (routes, _) = OpenApiRouter::new().nest(api::PREFIX, api_routes()).split_for_parts();
+    Ok(routes
+        .route(&format!("{}/openapi.json", api::PREFIX), get(move || openapi::answer(document.clone())))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(|| async { Refusal::NoSuchPath })
+        .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed })
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), envelope::envelope))
+        .with_state(state))
+}
+
+/// The operator's door: metrics and health, on a listener of its own.
+pub fn metrics_router(state: HttpState) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(|| async { Refusal::NoSuchPath })
+        .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed })
+        .layer(from_fn_with_state(state.clone(), envelope::envelope))
+        .with_state(state)
+}

@@ -1,0 +1,206 @@
+//! Prometheus metrics: names, labels and their bounds. Labels are route patterns, methods, statuses and fixed words;
+//! never a path, a vault or a name, so the number of series has a bound.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use std::time::Duration;
+
+const LATENCY_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const HANDSHAKE_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+/// All metrics of the process.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    received_bytes: IntCounter,
+    sent_bytes: IntCounter,
+    connections: IntGauge,
+    handshake_failures: IntCounter,
+    handshake_seconds: Histogram,
+    objects_received: IntCounterVec,
+    objects_sent: IntCounter,
+    stored_bytes: IntCounter,
+    upload_sessions: IntGauge,
+    vaults: IntGauge,
+    objects: IntGauge,
+    bytes: IntGaugeVec,
+    snapshots: IntGauge,
+    master_key_unconfirmed: IntGauge,
+    draining: IntGauge,
+    disk_full: IntGauge,
+}
+
+/// What the vaults hold together, for the gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Vaults.
+    pub vaults: u64,
+    /// Objects stored.
+    pub objects: u64,
+    /// Bytes in packs.
+    pub physical_bytes: u64,
+    /// Sum of file sizes over all snapshots.
+    pub logical_bytes: u64,
+    /// Bytes of objects nothing refers to yet.
+    pub pending_bytes: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+impl Metrics {
+    /// Registers everything. An error means that a name is used twice: a defect.
+    pub fn new() -> Result<Metrics, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let single = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let seconds = HistogramVec::new(
+            HistogramOpts::new("holdfast_http_request_seconds", "Time until the answer's head, by route")
+                .buckets(LATENCY_SECONDS.to_vec()),
+            &["route"],
+        )?;
+        registry.register(Box::new(seconds.clone()))?;
+        let handshake_seconds = Histogram::with_opts(
+            HistogramOpts::new("holdfast_tls_handshake_seconds", "Time of finished TLS handshakes")
+                .buckets(HANDSHAKE_SECONDS.to_vec()),
+        )?;
+        registry.register(Box::new(handshake_seconds.clone()))?;
+        let build = gauges("holdfast_build_info", "Always 1; the label names the version", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Metrics {
+            requests: counters("holdfast_http_requests_total", "Requests answered", &["route", "method", "status"])?,
+            seconds,
+            received_bytes: counter("holdfast_http_received_bytes_total", "Bytes of request bodies")?,
+            sent_bytes: counter("holdfast_http_sent_bytes_total", "Bytes of answer bodies")?,
+            connections: single("holdfast_connections", "Open connections, handshakes included")?,
+            handshake_failures: counter(
+                "holdfast_tls_handshake_failures_total",
+                "Handshakes that failed or timed out",
+            )?,
+            handshake_seconds,
+            objects_received: counters(
+                "holdfast_objects_received_total",
+                "Objects received by uploads; `new` were not in their vault before",
+                &["kind", "state"],
+            )?,
+            objects_sent: counter("holdfast_objects_sent_total", "Objects sent to restores")?,
+            stored_bytes: counter("holdfast_stored_bytes_total", "Bytes added to packs by uploads")?,
+            upload_sessions: single("holdfast_upload_sessions", "Upload sessions with a request in the last minutes")?,
+            vaults: single("holdfast_vaults", "Vaults")?,
+            objects: single("holdfast_objects", "Objects stored, all vaults")?,
+            bytes: gauges("holdfast_bytes", "Bytes of all vaults: physical, logical, pending", &["kind"])?,
+            snapshots: single("holdfast_snapshots", "Snapshots, all vaults")?,
+            master_key_unconfirmed: single(
+                "holdfast_master_key_unconfirmed",
+                "1 until somebody has confirmed the master key",
+            )?,
+            draining: single("holdfast_draining", "1 while the server goes down")?,
+            disk_full: single("holdfast_disk_full", "1 while the disk is at its reserve and uploads are refused")?,
+            registry,
+        })
+    }
+
+    /// One request answered. `route` is a pattern, `method` is cut to the known ones.
+    pub fn request(&self, route: &str, method: &str, status: u16, elapsed: Duration) {
+        let method = match method {
+            "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS" => method,
+            _ => "other",
+        };
+        self.requests.with_label_values(&[route, method, &status.to_string()]).inc();
+        self.seconds.with_label_values(&[route]).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counter of bytes in request bodies.
+    pub fn received_bytes(&self) -> IntCounter {
+        self.received_bytes.clone()
+    }
+
+    /// Counter of bytes in answer bodies.
+    pub fn sent_bytes(&self) -> IntCounter {
+        self.sent_bytes.clone()
+    }
+
+    /// Gauge of open connections.
+    pub fn connections(&self) -> &IntGauge {
+        &self.connections
+    }
+
+    /// A handshake that failed or took too long.
+    pub fn handshake_failed(&self) {
+        self.handshake_failures.inc();
+    }
+
+    /// A handshake that was done.
+    pub fn handshake_done(&self, elapsed: Duration) {
+        self.handshake_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Objects an upload brought; `new` of them were not stored before and took `stored_bytes`.
+    pub fn objects_received(&self, kind: repo_format::id::ObjectKind, received: u64, new: u64, stored_bytes: u64) {
+        let kind = match kind {
+            repo_format::id::ObjectKind::Chunk => "chunk",
+            repo_format::id::ObjectKind::Node => "node",
+        };
+        self.objects_received.with_label_values(&[kind, "new"]).inc_by(new);
+        self.objects_received.with_label_values(&[kind, "known"]).inc_by(received.saturating_sub(new));
+        self.stored_bytes.inc_by(stored_bytes);
+    }
+
+    /// Objects sent to a restore.
+    pub fn objects_sent(&self, count: u64) {
+        self.objects_sent.inc_by(count);
+    }
+
+    /// Sets the gauges that are read off the server when somebody asks.
+    pub fn set_gauges(
+        &self,
+        totals: &Totals,
+        upload_sessions: u64,
+        unconfirmed: bool,
+        draining: bool,
+        disk_full: bool,
+    ) {
+        self.vaults.set(gauge(totals.vaults));
+        self.objects.set(gauge(totals.objects));
+        self.bytes.with_label_values(&["physical"]).set(gauge(totals.physical_bytes));
+        self.bytes.with_label_values(&["logical"]).set(gauge(totals.logical_bytes));
+        self.bytes.with_label_values(&["pending"]).set(gauge(totals.pending_bytes));
+        self.snapshots.set(gauge(totals.snapshots));
+        self.upload_sessions.set(gauge(upload_sessions));
+        self.master_key_unconfirmed.set(i64::from(unconfirmed));
+        self.draining.set(i64::from(draining));
+        self.disk_full.set(i64::from(disk_full));
+    }
+
+    /// Everything in the text format.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}

@@ -1,0 +1,414 @@
+//! The composition root: data folder, keys, certificate, accounts, store, app, doors, in this order; stopped in
+//! reverse. Also what the commands do on a stopped server's data folder.
+
+use crate::app::{App, AppError, AppParts};
+use crate::certificate::{Certificate, CertificateError};
+use crate::clock::{self, Clock};
+use crate::config::{CommonSettings, DEFAULT_PORT, Settings};
+use crate::data_folder::{DataFolder, DataFolderError, DataFolderLock, write_private};
+use crate::http::{HttpState, metrics_router, router};
+use crate::listener::{self, Door};
+use crate::master_key::{self, MasterKeyError};
+use crate::metrics::Metrics;
+use crate::recovery_sheet::recovery_sheet;
+use control::{Control, ControlError, SecretKind, TokenSecret};
+use repo_format::FormatError;
+use repo_format::keyring::{Keyring, MasterKey};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::world::World;
+use store::{KEYRING_FILES, Store, StoreError, StoreSettings};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+/// While the server goes down it looks this often whether uploads are done.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+
+/// Why the server does not run. The text names the file or setting.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Data folder.
+    #[error(transparent)]
+    Folder(#[from] DataFolderError),
+    /// Master key.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// Certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Accounts.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keyring does not open.
+    #[error("{path}: {source}")]
+    Keyring {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: FormatError,
+    },
+    /// A use case at start failed.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something in the process itself.
+    #[error("{0}")]
+    Process(String),
+    /// Standard output.
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn store_settings(folder: &DataFolder, reserve_bytes: Option<u64>, cache_bytes: Option<u64>) -> StoreSettings {
+    let mut settings = StoreSettings::new(folder.store());
+    settings.reserve_bytes = reserve_bytes;
+    if let Some(bytes) = cache_bytes {
+        settings.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    settings
+}
+
+/// The store's world, on this process's clock.
+fn world(clock: Arc<dyn Clock>) -> World {
+    struct Stamped(Arc<dyn Clock>);
+    impl store::world::Clock for Stamped {
+        fn now_ns(&self) -> i64 {
+            self.0.now_ns()
+        }
+    }
+    World { clock: Arc::new(Stamped(clock)), ..World::system() }
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let is_usable = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+    if is_usable { name } else { "localhost".into() }
+}
+
+/// An address of this machine under which a socket bound to `address` is reached.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        // A dual-stack socket answers on IPv4 as well, which also works where IPv6 has no loopback.
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    }
+}
+
+struct Bound {
+    listeners: Vec<tokio::net::TcpListener>,
+    address: SocketAddr,
+}
+
+fn bind(addresses: &[SocketAddr]) -> Result<Bound, RunError> {
+    let mut listeners = Vec::new();
+    let mut first = None;
+    for &address in addresses {
+        let listener = listener::bind(address).map_err(|source| RunError::Listen { address, source })?;
+        first.get_or_insert(listener.local_addr().map_err(|source| RunError::Listen { address, source })?);
+        listeners.push(listener);
+    }
+    let address = first.ok_or_else(|| RunError::Process("there is no address to listen on".into()))?;
+    Ok(Bound { listeners, address: reachable(address) })
+}
+
+fn public_url(settings: &Settings, bound: SocketAddr) -> String {
+    settings.public_url.clone().unwrap_or_else(|| {
+        // A server that listens on one address only is reached there; else by its name.
+        let host = match settings.listen.first().map(SocketAddr::ip) {
+            Some(ip) if !ip.is_unspecified() => match ip {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            },
+            _ => host_name(),
+        };
+        format!("https://{host}:{}", bound.port())
+    })
+}
+
+fn certificate_names(settings: &Settings) -> Vec<String> {
+    let mut names =
+        vec!["localhost".into(), host_name(), Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()];
+    let addresses = settings.listen.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+    names.extend(addresses.map(|ip| ip.to_string()));
+    if let Some(url) = &settings.public_url {
+        let host = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
+        let host = match host.strip_prefix('[') {
+            Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        names.push(host.to_owned());
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Everything that stands before the doors open.
+struct Started {
+    app: Arc<App>,
+    store: Arc<Store>,
+    control: Control,
+    folder: DataFolder,
+    _lock: DataFolderLock,
+}
+
+/// What a person needs to know after a start.
+struct Welcome {
+    sheet: Option<Zeroizing<String>>,
+    operator_link: Option<String>,
+    url: String,
+    fingerprint: String,
+    metrics: SocketAddr,
+}
+
+impl Welcome {
+    fn print(&self, folder: &DataFolder) -> io::Result<()> {
+        let Welcome { sheet, operator_link, url, fingerprint, metrics } = self;
+        let mut out = io::stdout().lock();
+        if let Some(sheet) = sheet {
+            writeln!(out, "{}", sheet.as_str())?;
+        }
+        writeln!(out, "Holdfast {} is ready.\n", env!("CARGO_PKG_VERSION"))?;
+        writeln!(out, "  URL           {url}")?;
+        writeln!(out, "  certificate   {fingerprint}")?;
+        writeln!(out, "  data folder   {}", folder.root().display())?;
+        writeln!(out, "  metrics       http://{metrics}/metrics")?;
+        if let Some(link) = operator_link {
+            writeln!(out, "\nOperator link (answers one POST with an operator's API token, only once):\n\n  {link}")?;
+        }
+        let data = folder.root().display();
+        writeln!(
+            out,
+            "\nTo connect an agent, run on this machine:\n\n  holdfastd --data {data} user add NAME\n\n\
+             It prints a token and the `holdfast login` line for the agent's machine.\n"
+        )?;
+        out.flush()
+    }
+}
+
+/// Runs the server until it is told to stop.
+pub async fn serve(settings: Settings) -> Result<(), RunError> {
+    let folder = DataFolder::new(settings.common.data.clone());
+    folder.create()?;
+    let lock = folder.lock()?;
+    folder.clear_run();
+    master_key::settle_rotation(&settings.common.master_key, &folder)?;
+    let (master, made) = master_key::load_or_create(&settings.common.master_key, &folder)?;
+    let certificate = Certificate::load_or_create(&settings.certificate, &folder, certificate_names(&settings))?;
+    let control = Control::open(&folder.accounts()).await?;
+    let clock = clock::from_environment();
+
+    let every = [Settings::EVERY_ADDRESS];
+    let door = bind(if settings.listen.is_empty() { &every } else { &settings.listen })?;
+    let metrics_door = bind(&[settings.metrics_listen])?;
+    let url = public_url(&settings, door.address);
+
+    let opened = {
+        let (settings, world) =
+            (store_settings(&folder, settings.disk_reserve_bytes, settings.cache_bytes), world(clock.clone()));
+        let master = master.clone();
+        tokio::task::spawn_blocking(move || Store::open(settings, world, &master)).await
+    };
+    let store = Arc::new(opened.map_err(|error| RunError::Process(error.to_string()))??);
+
+    let local_secret = TokenSecret::generate(SecretKind::Token)?;
+    let app = Arc::new(
+        App::new(AppParts {
+            control: control.clone(),
+            store: store.clone(),
+            clock,
+            local_secret: local_secret.clone(),
+            master_fingerprint: master.fingerprint(),
+            public_url: url.clone(),
+        })
+        .await?,
+    );
+    let fingerprint = certificate.fingerprint();
+    let certificate_pem = certificate.to_pem();
+    let tls = certificate.server_config()?;
+
+    let first_start = made || control.tokens().await?.is_empty() && control.users().await?.is_empty();
+    let operator_link = if first_start { Some(app.fresh_operator_link().await?) } else { None };
+    let sheet = if made { Some(sheet(&master, &settings.common, &folder)?) } else { None };
+    drop(master);
+    let started = Started { app: app.clone(), store, control, folder, _lock: lock };
+
+    let metrics = Metrics::new().map_err(|error| RunError::Process(error.to_string()))?;
+    let state = HttpState::new(app.clone(), metrics.clone());
+    let public = router(state.clone()).map_err(|error| RunError::Process(error.to_string()))?;
+    let (stop, stopped) = watch::channel(false);
+    let doors = [
+        Door { listeners: door.listeners, tls: Some(tls), router: public, metrics: metrics.clone() },
+        Door { listeners: metrics_door.listeners, tls: None, router: metrics_router(state), metrics },
+    ];
+    let mut signals = StopSignals::new()?;
+    let serving: Vec<_> = doors.into_iter().map(|door| tokio::spawn(listener::serve(door, stopped.clone()))).collect();
+
+    // The address comes last: whoever finds it finds everything else.
+    let folder = &started.folder;
+    write_private(&folder.shown_certificate(), certificate_pem.as_bytes())?;
+    write_private(&folder.public_url(), format!("{url}\n").as_bytes())?;
+    write_private(&folder.local_token(), format!("{}\n", local_secret.expose()).as_bytes())?;
+    write_private(&folder.metrics_address(), format!("{}\n", metrics_door.address).as_bytes())?;
+    write_private(&folder.address(), format!("{}\n", door.address).as_bytes())?;
+    Welcome { sheet, operator_link, url, fingerprint, metrics: metrics_door.address }.print(folder)?;
+    if !app.is_master_key_confirmed() {
+        tracing::warn!(
+            "the master key is not confirmed: write the recovery sheet down, then run `holdfastd master-key confirm`"
+        );
+    }
+    tracing::info!(address = %door.address, "serving");
+
+    signals.next().await;
+    drain(&app, settings.drain, &mut signals).await;
+    folder.clear_run();
+    // Nobody listens only when all doors are closed already.
+    let _ = stop.send(true);
+    for door in serving {
+        if door.await.is_err() {
+            tracing::error!("a door ended by a defect");
+        }
+    }
+    close(started).await
+}
+
+fn sheet(master: &MasterKey, common: &CommonSettings, folder: &DataFolder) -> Result<Zeroizing<String>, RunError> {
+    recovery_sheet(master, &common.master_key, folder).map_err(|error| RunError::Process(error.to_string()))
+}
+
+/// Lets running uploads finish; a second signal or the deadline ends the waiting.
+async fn drain(app: &App, limit: Duration, signals: &mut StopSignals) {
+    app.drain();
+    let deadline = Instant::now() + limit;
+    let busy = app.busy_uploads();
+    tracing::info!(uploads = busy, "stopping; running uploads may finish");
+    while app.busy_uploads() > 0 && Instant::now() < deadline {
+        tokio::select! {
+            () = signals.next() => {
+                tracing::warn!("told to stop again: running uploads are cut");
+                return;
+            }
+            () = tokio::time::sleep(DRAIN_LOOK) => {}
+        }
+    }
+}
+
+async fn close(started: Started) -> Result<(), RunError> {
+    let Started { app, store, control, .. } = started;
+    drop(app);
+    tokio::task::spawn_blocking(move || store.close())
+        .await
+        .map_err(|error| RunError::Process(error.to_string()))??;
+    control.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// `rebuild-index`: on a stopped server's data folder.
+pub fn rebuild_index(settings: &CommonSettings) -> Result<(), RunError> {
+    let folder = DataFolder::new(settings.data.clone());
+    let _lock = folder.lock()?;
+    master_key::settle_rotation(&settings.master_key, &folder)?;
+    let master = master_key::load(&settings.master_key)?;
+    let world = world(clock::from_environment());
+    let mut out = io::stdout().lock();
+    let report = Store::rebuild_index(store_settings(&folder, None, None), world, &master, |vault, _| {
+        tracing::info!(%vault, "vault rebuilt");
+    })?;
+    for (vault, _, ledger) in &report {
+        writeln!(
+            out,
+            "vault {vault}: {} snapshots, {} chunks, {} nodes, {} bytes in packs",
+            ledger.snapshots, ledger.chunks, ledger.nodes, ledger.physical_bytes
+        )?;
+    }
+    writeln!(out, "The index of {} vaults is rebuilt.", report.len())?;
+    Ok(())
+}
+
+/// `master-key confirm` on a stopped server's data folder.
+pub async fn confirm_offline(settings: &CommonSettings, fingerprint: &str) -> Result<(), RunError> {
+    let folder = DataFolder::new(settings.data.clone());
+    let _lock = folder.lock()?;
+    let control = Control::open(&folder.accounts()).await?;
+    let now_ns = clock::from_environment().now_ns();
+    control.note_master_key(fingerprint, now_ns).await?;
+    control.confirm_master_key(fingerprint, now_ns).await?;
+    control.close().await;
+    Ok(())
+}
+
+/// Whether a key opens the keyring in the data folder; answers for how many vaults it has keys.
+pub fn check_keyring(folder: &DataFolder, key: &MasterKey) -> Result<usize, RunError> {
+    let mut failure = None;
+    for name in KEYRING_FILES {
+        let path = folder.store().join(name);
+        let opened = std::fs::read(&path)
+            .map_err(|source| DataFolderError::Io { path: path.clone(), source }.into())
+            .and_then(|bytes| {
+                let keyring =
+                    Keyring::parse(&bytes).map_err(|source| RunError::Keyring { path: path.clone(), source })?;
+                let vaults = keyring.vaults().count();
+                match keyring.unlock(key) {
+                    Ok(_) => Ok(vaults),
+                    Err(source) => Err(RunError::Keyring { path, source }),
+                }
+            });
+        match opened {
+            Ok(vaults) => return Ok(vaults),
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| RunError::Process("there is no keyring".into())))
+}
+
+/// `master-key rotate`: a new key for a stopped server's keyring. The new key is on disk beside the old one before
+/// the keyring changes, so that at no moment the key that opens it is missing.
+pub fn rotate_master_key(settings: &CommonSettings, path: &Path) -> Result<MasterKey, RunError> {
+    let folder = DataFolder::new(settings.data.clone());
+    let _lock = folder.lock()?;
+    master_key::settle_rotation(&settings.master_key, &folder)?;
+    let old = master_key::load(&settings.master_key)?;
+    let new = master_key::generate()?;
+    master_key::store(&master_key::next_path(path), &new)?;
+    let store = Store::open(store_settings(&folder, None, None), world(clock::from_environment()), &old)?;
+    store.rotate_master(&new)?;
+    store.close()?;
+    master_key::settle_rotation(&settings.master_key, &folder)?;
+    Ok(new)
+}
