@@ -78,7 +78,10 @@ impl RecordKind {
             8 => RecordKind::VaultDeletion,
             9 => RecordKind::GenerationEnd,
             _ => {
-                return Err(FormatError::invalid(RECORD, "unknown kind that must not be skipped; use a newer Holdfast"));
+                return Err(FormatError::invalid(
+                    RECORD,
+                    "unknown kind that must not be skipped; use a newer Holdfast",
+                ));
             }
         })
     }
@@ -382,23 +385,19 @@ impl<'a> Records<'a> {
 
     /// Tells a torn tail from damage: with damage, a record that continues this journal follows somewhere.
     fn torn_or(&self, error: FormatError, rest: &[u8]) -> FormatError {
-        let after = self.last.map_or(0, |(sequence, _)| sequence);
-        let plausible = after..=after.saturating_add(SEQUENCE_AHEAD_MAX);
+        let plausible = match self.last {
+            Some((sequence, _)) => sequence..=sequence.saturating_add(SEQUENCE_AHEAD_MAX),
+            None => 0..=u64::MAX,
+        };
         let follows = (1..rest.len()).any(|at| {
-            // Sequence and reserved bytes are looked at before the CRC, which would make the search quadratic.
+            // Sequence and length are looked at before the CRC, so the search stays close to linear.
             let candidate = &rest[at..];
-            candidate.get(6..8) == Some(&[0, 0])
-                && candidate
-                    .get(12..20)
-                    .and_then(|bytes| bytes.first_chunk())
-                    .is_some_and(|bytes| plausible.contains(&u64::from_le_bytes(*bytes)))
+            let sequence = candidate.get(12..20).and_then(|bytes| bytes.first_chunk());
+            sequence.is_some_and(|bytes| plausible.contains(&u64::from_le_bytes(*bytes)))
                 && RawRecord::parse(candidate).is_ok()
         });
         match error {
-            error if !follows => {
-                let _ = error;
-                FormatError::Truncated { what: SEGMENT }
-            }
+            _ if !follows => FormatError::Truncated { what: SEGMENT },
             FormatError::Truncated { .. } => FormatError::Checksum { what: RECORD },
             error => error,
         }

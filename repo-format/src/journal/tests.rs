@@ -120,6 +120,24 @@ fn a_torn_tail_is_truncated_at_every_length() {
 }
 
 #[test]
+fn damage_of_the_first_record_is_not_a_torn_tail_however_old_the_journal() {
+    for sequence in [1, 5_000_000_000] {
+        let mut bytes = SegmentHeader { vault: VAULT, generation: 1 }.encode().to_vec();
+        let first = record(sequence, [1; 32], b"one").seal(default_aead(), &VAULT, &key(), &NONCE).unwrap();
+        let second = record(sequence + 1, record_hash(&first), b"two");
+        bytes.extend_from_slice(&first);
+        bytes.extend_from_slice(&second.seal(default_aead(), &VAULT, &key(), &NONCE).unwrap());
+        for at in SEGMENT_HEADER_BYTES..SEGMENT_HEADER_BYTES + first.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            let (payloads, end, error) = read(&damaged).unwrap();
+            assert_eq!((payloads.len(), end), (0, SEGMENT_HEADER_BYTES));
+            assert_ne!(error.unwrap(), FormatError::Truncated { what: SEGMENT }, "byte {at}");
+        }
+    }
+}
+
+#[test]
 fn records_that_do_not_continue_the_chain_are_refused() {
     let (bytes, starts) = segment(&[b"one", b"two", b"three"]);
     let piece = |index: usize| &bytes[starts[index]..starts[index + 1]];
