@@ -60,6 +60,11 @@ impl SegmentName {
     }
 }
 
+/// The epoch in a segment's file name, or `None` for a file that is not a segment.
+pub(crate) fn epoch_of_segment(name: &str) -> Option<u32> {
+    SegmentName::parse(name).map(|name| name.epoch)
+}
+
 /// Folder of a vault's journal.
 pub(crate) fn journal_directory(vault_directory: &Path) -> PathBuf {
     vault_directory.join("journal")

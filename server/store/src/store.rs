@@ -2,9 +2,11 @@
 
 use crate::cache::NodeCache;
 use crate::error::{At, StoreError};
+use crate::journal::{epoch_of_segment, journal_directory};
 use crate::keyring_file::KeyringFile;
 use crate::meta::rows::Ledger;
 use crate::meta::{MetaStore, RocksMeta};
+use crate::pack::{pack_of_name, packs_directory};
 use crate::recount::Recount;
 use crate::settings::StoreSettings;
 use crate::stats::{Stats, StatsReading};
@@ -294,20 +296,40 @@ impl Store {
     }
 }
 
-/// Raises the start counter durably before anything is written; `true` on the very first start.
+/// Raises the start counter durably before anything is written; `true` on the very first start. A lost counter goes on
+/// behind the highest number that packs and journals carry, so that no id is ever used twice.
 fn next_epoch(world: &World, directory: &Path) -> Result<(u32, bool), StoreError> {
     let path = directory.join(EPOCH_FILE);
-    let last = match world.vfs.read(&path, 64) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+    let (last, first) = match world.vfs.read(&path, 64) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let last = highest_epoch_used(world, directory)?;
+            (last, last == 0)
+        }
         bytes => {
             let text = String::from_utf8(bytes.at(&path)?).ok();
             let number = text.and_then(|text| text.trim().parse::<u32>().ok());
-            let broken = repo_format::FormatError::invalid("epoch file", "not a number");
-            Some(number.ok_or(broken).at(&path)?)
+            let broken = repo_format::FormatError::invalid("epoch file", "not a number; remove it and start again");
+            (number.ok_or(broken).at(&path)?, false)
         }
     };
     let spent = repo_format::FormatError::invalid("epoch file", "no numbers are left");
-    let next = last.unwrap_or(0).checked_add(1).ok_or(spent).at(&path)?;
+    let next = last.checked_add(1).ok_or(spent).at(&path)?;
     world.vfs.replace(&path, format!("{next}\n").as_bytes()).at(&path)?;
-    Ok((next, last.is_none()))
+    Ok((next, first))
+}
+
+fn highest_epoch_used(world: &World, directory: &Path) -> Result<u32, StoreError> {
+    let vaults = directory.join("vaults");
+    let mut highest = 0;
+    for vault in world.vfs.list(&vaults).at(&vaults)? {
+        let vault = vaults.join(vault);
+        for (folder, epoch_of) in [
+            (packs_directory(&vault), (|name| pack_of_name(name).map(|pack| pack.epoch)) as fn(&str) -> Option<u32>),
+            (journal_directory(&vault), epoch_of_segment),
+        ] {
+            let names = world.vfs.list(&folder).at(&folder)?;
+            highest = names.iter().filter_map(|name| epoch_of(name)).fold(highest, u32::max);
+        }
+    }
+    Ok(highest)
 }

@@ -5,9 +5,11 @@
 //! | `bed` | the test bed: a store in a temporary folder, and small trees to upload |
 //! | `upload` | the path from chunk to snapshot and back, and every refusal |
 //! | `recovery` | restarts without closing, torn packs, lost index, damaged frames |
+//! | `history` | random histories against a model |
 //! | `races` | many uploads at once into one vault |
 
 mod bed;
+mod history;
 mod races;
 mod recovery;
 mod upload;

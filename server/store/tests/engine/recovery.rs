@@ -158,3 +158,19 @@ fn no_file_of_the_store_is_readable_by_others() {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
 }
+
+#[test]
+fn a_lost_start_counter_never_repeats_a_pack() {
+    let mut bed = Bed::new();
+    upload(bed.store(), &files(10, 5, 100)).unwrap();
+    bed.crash_and_restart();
+    upload(bed.store(), &files(11, 5, 100)).unwrap();
+    let epoch = bed.store().epoch();
+    bed.store().close().unwrap();
+    bed.store = None;
+    std::fs::remove_file(bed.directory.path().join("epoch")).unwrap();
+    bed.restart();
+    assert!(bed.store().epoch() > epoch);
+    upload(bed.store(), &files(12, 5, 100)).unwrap();
+    bed.assert_no_drift();
+}
