@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tests::process::memory;
 
 /// What one run of a command took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,16 +99,6 @@ fn process_tree(root: u32) -> Vec<u32> {
         }
     }
     found
-}
-
-/// Resident memory now and at its peak, bytes.
-fn memory(pid: u32) -> (u64, u64) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-    };
-    (field("VmRSS:").unwrap_or(0) << 10, field("VmHWM:").unwrap_or(0) << 10)
 }
 
 /// Fields of /proc/PID/stat behind the command name, which may itself hold spaces and parentheses.

@@ -52,3 +52,24 @@ fn pid_of(child: &Child) -> io::Result<Pid> {
 fn ended_by(status: &ExitStatus, signal: Signal) -> bool {
     std::os::unix::process::ExitStatusExt::signal(status) == Some(signal.as_raw())
 }
+
+/// Resident memory of a process now and at its peak, bytes; zeros when it is gone.
+pub fn memory(pid: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    };
+    (field("VmRSS:").unwrap_or(0) << 10, field("VmHWM:").unwrap_or(0) << 10)
+}
+
+/// Waits for a process to end and gives the peak of its resident memory, bytes, as last seen 10 ms before or less.
+pub fn wait_watching_memory(child: &mut Child) -> io::Result<(ExitStatus, u64)> {
+    let mut peak = 0;
+    loop {
+        peak = memory(child.id()).1.max(peak);
+        if let Some(status) = wait_at_most(child, Duration::from_millis(10))? {
+            return Ok((status, peak));
+        }
+    }
+}

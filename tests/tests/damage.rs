@@ -1,0 +1,149 @@
+//! Stored bytes that are not what they were, and snapshots that no honest agent wrote: named, contained, and nothing
+//! else is lost with them.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // a test says what is wrong by failing
+
+use api::upload::{Commit, RunSummary};
+use repo_format::entry::{Entry, EntryKind, PathKey, Time};
+use repo_format::frame::{FRAME_HEADER_BYTES, FrameView, find_frame};
+use repo_format::id::{ObjectId, ObjectKind};
+use repo_format::pathmap::PathMapBuilder;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tests::harness::{Scene, Wire, one_record};
+
+/// Offsets within a frame header, as FORMAT.md gives them.
+const VERSION_AT: usize = 4;
+const CRC_AT: usize = 92;
+
+#[test]
+fn a_frame_of_an_unknown_version_is_damage_of_its_file_only() {
+    damage(|frame| {
+        frame[VERSION_AT] = 9;
+        let crc = crc32c::crc32c(&frame[..CRC_AT]);
+        frame[CRC_AT..FRAME_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    });
+}
+
+#[test]
+fn a_flipped_bit_is_damage_of_its_file_only() {
+    damage(|frame| frame[FRAME_HEADER_BYTES + 1000] ^= 0x10);
+}
+
+#[test]
+fn a_flipped_bit_in_a_header_is_damage_of_its_file_only() {
+    damage(|frame| frame[20] ^= 0x01);
+}
+
+/// Backs two files up, does something to the stored frame of one of them, and expects the other back, the damage named.
+fn damage(change: impl Fn(&mut [u8])) {
+    let mut scene = Scene::new().unwrap();
+    let source = scene.path("source");
+    fs::create_dir(&source).unwrap();
+    // Above the size of bundled files and below the smallest cut: exactly one chunk each.
+    let mut random = scene.seed.stream("damage");
+    let (sound, hurt) = (random.bytes(100_000), random.bytes(100_000));
+    fs::write(source.join("sound"), &sound).unwrap();
+    fs::write(source.join("hurt"), &hurt).unwrap();
+    scene.backup(&source, 0).unwrap();
+    let id = ObjectId::from(Wire::connect(&scene.user).unwrap().id_keys().unwrap().chunk_id(&hurt));
+    let data = scene.data();
+    scene.stop_server().unwrap();
+    let (pack, range) = frame_of(&data, &id);
+    let mut bytes = fs::read(&pack).unwrap();
+    change(&mut bytes[range]);
+    fs::write(&pack, &bytes).unwrap();
+    scene.start_server(&data).unwrap();
+
+    let target = scene.path("restored");
+    let outcome =
+        scene.agent.run(["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).unwrap();
+    assert!(matches!(outcome.code, Some(1 | 3)), "{:?} {}", outcome.code, outcome.stderr);
+    assert!(outcome.stderr.contains("hurt"), "the damaged file is not named: {}", outcome.stderr);
+    assert!(outcome.stderr.contains("damaged"), "{}", outcome.stderr);
+    let below = target.join(source.strip_prefix("/").unwrap());
+    assert!(fs::read(below.join("sound")).unwrap() == sound, "a sound file was lost as well");
+    let came_back = fs::read(below.join("hurt")).unwrap_or_default();
+    assert!(came_back.iter().all(|byte| *byte == 0), "damaged bytes were written");
+    let check = scene.agent.run(["check", "--read-data"]).unwrap();
+    assert!(matches!(check.code, Some(1 | 3)), "{:?} {}{}", check.code, check.text(), check.stderr);
+}
+
+/// The pack that holds an object, and where in it.
+fn frame_of(folder: &Path, id: &ObjectId) -> (PathBuf, std::ops::Range<usize>) {
+    for path in files_below(folder) {
+        let bytes = fs::read(&path).unwrap();
+        let mut at = 0;
+        while let Some(found) = find_frame(&bytes, at) {
+            if let Ok(frame) = FrameView::parse(&bytes[found..])
+                && frame.header.id == *id
+            {
+                return (path, found..found + frame.frame_len());
+            }
+            at = found + 1;
+        }
+    }
+    panic!("no frame of {id} below {}", folder.display());
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_snapshot_with_names_that_leave_the_target_restores_nothing_outside() {
+    let scene = Scene::new().unwrap();
+    let wire = Wire::connect(&scene.user).unwrap();
+    let keys = wire.id_keys().unwrap();
+    for (honest, hostile) in [(&b"QQ"[..], &b".."[..]), (b"QQQQ", b"../x"), (b"QQQQ", b"/etc"), (b"QQQ", b"a\0b")] {
+        let directory = Entry {
+            kind: EntryKind::Symlink { target: b"planted".to_vec() },
+            mode: 0o777,
+            uid: 0,
+            gid: 0,
+            user: Vec::new(),
+            group: Vec::new(),
+            mtime: Time::default(),
+            xattrs: Vec::new(),
+            link_group: None,
+        };
+        let mut nodes = Vec::new();
+        let mut sink = |node| nodes.push(node);
+        let mut builder = PathMapBuilder::new(&keys);
+        builder.push(&PathKey::new([], honest).unwrap(), &directory, &mut sink).unwrap();
+        builder.finish(&mut sink).unwrap();
+        let [node] = nodes.as_slice() else { panic!("{} nodes", nodes.len()) };
+        let at = node.bytes.windows(honest.len()).position(|window| window == honest).unwrap();
+        let mut plaintext = node.bytes.clone();
+        plaintext[at..at + hostile.len()].copy_from_slice(hostile);
+        let id = keys.node_id(&plaintext);
+
+        let session = wire.begin().unwrap();
+        let record = one_record(ObjectKind::Node, 0, plaintext.len() as u32, &id.into(), &plaintext);
+        let answer = wire.post_binary(&format!("{session}/nodes"), record).unwrap();
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        let commit = Commit { root: id.to_string(), summary: RunSummary::default() };
+        let answer = wire.post_json(&format!("{session}/commit"), &serde_json::to_value(commit).unwrap()).unwrap();
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+
+        let folder = scene.path("restoring");
+        let target = folder.join("target");
+        fs::create_dir_all(&target).unwrap();
+        let outcome =
+            scene.agent.run(["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).unwrap();
+        assert!(matches!(outcome.code, Some(1 | 3)), "{:?} {}", outcome.code, outcome.stderr);
+        assert!(!outcome.stderr.is_empty());
+        let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["target"], "{} wrote outside", hostile.escape_ascii());
+        assert!(fs::read_dir(&target).unwrap().next().is_none());
+    }
+}
