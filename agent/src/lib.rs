@@ -15,3 +15,8 @@ pub mod cache;
 pub mod pipeline;
 pub mod connection;
 pub mod backup;
+pub mod snapshots;
+pub mod restore;
+pub mod browse;
+pub mod check;
+pub mod cli;

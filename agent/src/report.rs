@@ -1,6 +1,7 @@
 //! What a person or a script sees: JSON lines with stable names on standard output, or text; warnings and remarks on
 //! standard error; progress only on a terminal.
 
+use crate::error::AgentError;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -93,6 +94,15 @@ impl Report {
         }
     }
 
+    /// The command failed.
+    pub fn failure(&self, error: &AgentError) {
+        self.note("error", b"", &error.to_string());
+        if self.style == Style::Json {
+            // A person may be looking as well.
+            writeln!(std::io::stderr(), "holdfast: error: {error}").ok();
+        }
+    }
+
     fn note(&self, event: &'static str, path: &[u8], message: &str) {
         let shown = printable(path);
         let path = (!path.is_empty()).then_some(shown.as_str());
@@ -102,7 +112,7 @@ impl Report {
         }
         self.around_bar(|| {
             let place = path.map(|path| format!("{path}: ")).unwrap_or_default();
-            eprintln!("holdfast: {event}: {place}{message}");
+            writeln!(std::io::stderr(), "holdfast: {event}: {place}{message}").ok();
         });
     }
 

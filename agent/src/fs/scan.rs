@@ -291,15 +291,11 @@ impl Scanner {
 
     fn list(&mut self, dir: &Dir) -> io::Result<SortedNames> {
         let mut sorter = NameSorter::new(self.listing_bytes_max, SpillPlace(self.options.spill_folder.clone()));
-        // Its own open file description: the pooled one has a position that an earlier listing may have moved.
-        let fd = open_without_access_time(
-            &*dir.fd()?,
-            b".",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        )?;
+        // A directory is listed once, right after it was opened, so its descriptor stands at the beginning.
+        let fd = dir.fd()?;
         self.buffer.reserve_exact(DIRECTORY_BUFFER_BYTES);
         let spare: &mut [MaybeUninit<u8>] = self.buffer.spare_capacity_mut();
-        let mut entries = RawDir::new(&fd, spare);
+        let mut entries = RawDir::new(&*fd, spare);
         let mut failed = None;
         while let Some(entry) = entries.next() {
             match entry {
@@ -308,6 +304,8 @@ impl Scanner {
                     name => sorter.push(name)?,
                 },
                 Err(Errno::INTR) => {}
+                // Opened for searching only, because listing is not allowed.
+                Err(Errno::BADF) => return Err(io::ErrorKind::PermissionDenied.into()),
                 Err(errno) => {
                     failed = Some(errno);
                     break;

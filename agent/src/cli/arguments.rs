@@ -1,0 +1,297 @@
+//! The command line as a person types it; nothing here does anything.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Back up directories and database dumps to a Holdfast server, and bring any version back.
+#[derive(Parser, Debug)]
+#[command(name = "holdfast", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  holdfast login https://backup.example.org --fingerprint sha256:… --token-file token
+  holdfast backup /etc /home --exclude '*.tmp'
+  pg_dump shop | holdfast backup --stdin shop.sql
+  holdfast restore latest --path /etc --to /tmp/restored
+
+Exit codes: 0 complete; 3 finished, but some files could not be read, restored or verified; 1 failed.")]
+pub struct Arguments {
+    /// One JSON object per line on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Results and warnings only.
+    #[arg(long, short, global = true, conflicts_with = "json")]
+    pub quiet: bool,
+    /// How long to go on trying while the server is away, busy or full.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 900)]
+    pub patience: u64,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Remember a server and prove who you are.
+    Login(LoginArguments),
+    /// Forget the server and the token.
+    Logout,
+    /// Back directories, standard input or a command's output up.
+    Backup(Box<BackupArguments>),
+    /// List snapshots, oldest first.
+    Snapshots(FilterArguments),
+    /// List a folder of a snapshot.
+    Ls(LsArguments),
+    /// Find a file in all snapshots: one line per version.
+    Find(FindArguments),
+    /// Show what differs between two snapshots: + added, - removed, M content, m metadata.
+    Diff(DiffArguments),
+    /// Bring a snapshot, or paths of it, back as files.
+    Restore(RestoreArguments),
+    /// Write one file of a snapshot to standard output.
+    Cat(CatArguments),
+    /// Check that everything snapshots need is on the server and sound.
+    Check(CheckArguments),
+}
+
+/// `login`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  holdfast login https://backup.example.org:8443 --fingerprint sha256:… --token-file token
+  pass show holdfast | holdfast login https://backup.example.org --token-stdin
+  HOLDFAST_TOKEN=hf_… holdfast login https://backup.example.org --ca company.pem")]
+pub struct LoginArguments {
+    /// `https://HOST[:PORT]`.
+    pub url: String,
+    /// Trust exactly the certificate with this fingerprint (the server prints it at its first start).
+    #[arg(long, value_name = "sha256:HEX", conflicts_with = "ca")]
+    pub fingerprint: Option<String>,
+    /// Trust certificates issued by an authority in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Read the token from a file.
+    #[arg(long, value_name = "FILE", group = "token_source")]
+    pub token_file: Option<PathBuf>,
+    /// Read the token from standard input.
+    #[arg(long, group = "token_source")]
+    pub token_stdin: bool,
+    /// The token itself; other users of this computer may see it in the list of processes.
+    #[arg(long, value_name = "TOKEN", group = "token_source")]
+    pub token: Option<String>,
+}
+
+/// `backup`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  holdfast backup /home --exclude '/home/*/.cache' --exclude-caches
+  holdfast backup / --one-file-system --name root
+  pg_dump shop | holdfast backup --stdin shop.sql
+  holdfast backup --stdin shop.sql --stdin-from-command -- pg_dump shop
+
+Unchanged files are not read again. After an interruption the next run sends only what is missing.")]
+pub struct BackupArguments {
+    /// Directories and files; with --stdin-from-command, the command and its arguments.
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<OsString>,
+    /// Back standard input up as a file of this name.
+    #[arg(long, value_name = "NAME")]
+    pub stdin: Option<String>,
+    /// Run the command after `--` and back its output up as the file that --stdin names; nothing is committed if it
+    /// fails.
+    #[arg(long, requires = "stdin")]
+    pub stdin_from_command: bool,
+    /// Leave out what matches: a name, or a path from the root; `*`, `**`, `?`, `[a-z]`, trailing `/` for directories.
+    #[arg(long, short, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Read patterns from a file, one per line, `#` for comments.
+    #[arg(long, value_name = "FILE")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Leave out the contents of directories marked as caches (CACHEDIR.TAG).
+    #[arg(long)]
+    pub exclude_caches: bool,
+    /// Do not enter directories on another file system.
+    #[arg(long, short = 'x')]
+    pub one_file_system: bool,
+    /// Tag of the snapshot; may be repeated.
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// Series of the snapshot instead of its paths.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Name of this computer in the snapshot.
+    #[arg(long, value_name = "NAME")]
+    pub computer: Option<String>,
+    /// How large files are cut: `fine` for database dumps, `image` for disk images [default: default, for streams fine].
+    #[arg(long, value_enum)]
+    pub profile: Option<ProfileArgument>,
+    /// Largest upload rate, bytes per second; K, M and G are understood.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub limit_upload: Option<u64>,
+}
+
+/// `--profile`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ProfileArgument {
+    /// Anything.
+    Default,
+    /// Database dumps.
+    Fine,
+    /// Disk images.
+    Image,
+}
+
+/// Filters of snapshots.
+#[derive(Args, Debug, Default)]
+pub struct FilterArguments {
+    /// Only snapshots of this computer.
+    #[arg(long, value_name = "NAME")]
+    pub computer: Option<String>,
+    /// Only snapshots of this series.
+    #[arg(long, value_name = "NAME")]
+    pub series: Option<String>,
+    /// Only snapshots with this tag.
+    #[arg(long, value_name = "TAG")]
+    pub tag: Option<String>,
+    /// Only snapshots made at or before this date.
+    #[arg(long, value_name = "DATE")]
+    pub at: Option<String>,
+}
+
+/// `ls`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  holdfast ls
+  holdfast ls latest:/etc
+  holdfast ls 4f2a --recursive")]
+pub struct LsArguments {
+    /// Snapshot (id, beginning of an id, or `latest`), and a path in it.
+    #[arg(value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
+    pub place: OsString,
+    /// Everything below as well.
+    #[arg(long, short)]
+    pub recursive: bool,
+    /// Which snapshots are meant.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+}
+
+/// `find`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  holdfast find report.odt
+  holdfast find '/home/*/**/*.key'")]
+pub struct FindArguments {
+    /// A name, or with a slash a whole path; `*`, `**`, `?` and `[a-z]` are understood.
+    pub pattern: String,
+    /// Which snapshots are meant.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+}
+
+/// `diff`.
+#[derive(Args, Debug)]
+pub struct DiffArguments {
+    /// First snapshot.
+    pub first: String,
+    /// Second snapshot.
+    pub second: String,
+}
+
+/// `restore`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  holdfast restore latest --to /tmp/restored
+  holdfast restore latest --path /etc/nginx --to /
+  holdfast restore latest --at 2026-11-20 --path /home/ann --to /home/old --dry-run
+
+Paths are made below --to as they were: /etc/hosts becomes TO/etc/hosts. Nothing is ever deleted.")]
+pub struct RestoreArguments {
+    /// Snapshot: id, beginning of an id, or `latest`.
+    pub snapshot: String,
+    /// Only this path; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    pub path: Vec<OsString>,
+    /// Below which directory; `/` brings everything back to where it was.
+    #[arg(long, alias = "target", value_name = "DIR")]
+    pub to: PathBuf,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// What to do where something is already: stop (list and write nothing), skip, newer, overwrite, keep-both.
+    #[arg(long, value_name = "POLICY", default_value = "stop")]
+    pub on_conflict: String,
+    /// Give what belonged to one owner to another: `OLD=NEW` by number or name; may be repeated.
+    #[arg(long, value_name = "OLD=NEW")]
+    pub owner_map: Vec<String>,
+    /// Find owners by their names on this computer instead of by number.
+    #[arg(long)]
+    pub owners_by_name: bool,
+    /// Which snapshots are meant.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+}
+
+/// `cat`.
+#[derive(Args, Debug)]
+pub struct CatArguments {
+    /// Snapshot: id, beginning of an id, or `latest`.
+    pub snapshot: String,
+    /// Path in it.
+    pub path: OsString,
+    /// Which snapshots are meant.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+}
+
+/// `check`.
+#[derive(Args, Debug)]
+pub struct CheckArguments {
+    /// Only this snapshot.
+    pub snapshot: Option<String>,
+    /// Fetch and verify every byte.
+    #[arg(long)]
+    pub read_data: bool,
+    /// Which snapshots are meant.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a number of bytes per second such as 500K or 10M");
+    let text = text.trim();
+    let (digits, factor) = match text.char_indices().last() {
+        Some((last, 'k' | 'K')) => (&text[..last], 1u64 << 10),
+        Some((last, 'm' | 'M')) => (&text[..last], 1 << 20),
+        Some((last, 'g' | 'G')) => (&text[..last], 1 << 30),
+        _ => (text, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    number.checked_mul(factor).filter(|rate| *rate > 0).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_after_two_dashes_keep_their_options() {
+        let arguments = ["holdfast", "backup", "--stdin", "x", "--stdin-from-command", "--", "sh", "-c", "exit 1"];
+        let parsed = Arguments::parse_from(arguments);
+        let Command::Backup(backup) = parsed.command else { panic!() };
+        assert_eq!(backup.paths, ["sh", "-c", "exit 1"]);
+    }
+
+    #[test]
+    fn rates_have_units() {
+        assert_eq!(parse_rate("10M"), Ok(10 << 20));
+        assert_eq!(parse_rate("7"), Ok(7));
+        assert!(parse_rate("0").is_err());
+        assert!(parse_rate("fast").is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! From arguments to commands, from results to exit codes.
+
+pub mod arguments;
+mod login;
+
+use crate::backup::{self, BackupOptions, Source, StreamInput};
+use crate::browse::{self, FindPattern};
+use crate::check;
+use crate::client::Patience;
+use crate::config::{Folders, Login};
+use crate::connection::{Connection, computer_name};
+use crate::error::{AgentError, EXIT_COMPLETE, EXIT_FAILED, EXIT_WARNINGS};
+use crate::fs::{Excludes, OwnerMap, Owners, RestoreOptions, ScanOptions};
+use crate::report::{Report, Style};
+use crate::restore::{self, RestoreRequest};
+use crate::snapshots::{Filter, parse_date, pick};
+use arguments::{
+    Arguments, BackupArguments, CheckArguments, Command, FilterArguments, LsArguments, ProfileArgument,
+    RestoreArguments,
+};
+use clap::Parser;
+use parking_lot::Mutex;
+use repo_format::entry::Profile;
+use serde::Serialize;
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a person is told that the server is away.
+const WAITING_NOTE_PERIOD: Duration = Duration::from_secs(15);
+
+/// Runs the command that the process was started with; its exit code.
+pub fn main() -> u8 {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            error.print().ok();
+            return if error.use_stderr() { EXIT_FAILED } else { EXIT_COMPLETE };
+        }
+    };
+    let style = match (arguments.json, arguments.quiet) {
+        (true, _) => Style::Json,
+        (false, true) => Style::Quiet,
+        (false, false) => Style::Text,
+    };
+    let report = Arc::new(Report::new(style));
+    match run(arguments, &report) {
+        Ok(code) => code,
+        Err(error) => {
+            report.end_progress();
+            report.failure(&error);
+            EXIT_FAILED
+        }
+    }
+}
+
+fn run(arguments: Arguments, report: &Arc<Report>) -> Result<u8, AgentError> {
+    let folders = Folders::from_environment()?;
+    let patience = patience(arguments.patience, report);
+    let open = |limit: Option<u64>| Connection::open(folders.clone(), patience.clone(), limit);
+    match arguments.command {
+        Command::Login(login) => login::login(&login, &folders, report),
+        Command::Logout => {
+            let text = if Login::remove(&folders)? { "logged out" } else { "was not logged in" };
+            report.result(&Done { event: "logged_out" }, text);
+            Ok(EXIT_COMPLETE)
+        }
+        Command::Backup(arguments) => run_backup(*arguments, open, report),
+        Command::Snapshots(filter) => {
+            browse::list_snapshots(&open(None)?, &to_filter(filter)?, report)?;
+            Ok(EXIT_COMPLETE)
+        }
+        Command::Ls(arguments) => list(&open(None)?, arguments, report),
+        Command::Find(arguments) => {
+            let pattern = FindPattern::new(&arguments.pattern)?;
+            browse::find(&open(None)?, &pattern, &to_filter(arguments.filter)?, report)?;
+            Ok(EXIT_COMPLETE)
+        }
+        Command::Diff(arguments) => {
+            let connection = open(None)?;
+            let snapshots = connection.snapshots()?;
+            let first = pick(&snapshots, &arguments.first, &Filter::default())?;
+            let second = pick(&snapshots, &arguments.second, &Filter::default())?;
+            browse::diff(&connection, &first, &second, report)?;
+            Ok(EXIT_COMPLETE)
+        }
+        Command::Restore(arguments) => run_restore(&open(None)?, arguments, report),
+        Command::Cat(arguments) => {
+            let connection = open(None)?;
+            let snapshot = pick(&connection.snapshots()?, &arguments.snapshot, &to_filter(arguments.filter)?)?;
+            let out = std::io::stdout();
+            browse::cat(&connection, &snapshot, arguments.path.as_bytes(), &mut out.lock())?;
+            Ok(EXIT_COMPLETE)
+        }
+        Command::Check(arguments) => run_check(&open(None)?, arguments, report),
+    }
+}
+
+#[derive(Serialize)]
+struct Done {
+    event: &'static str,
+}
+
+/// Tells a person at most every few seconds that the agent waits, and why.
+fn patience(seconds: u64, report: &Arc<Report>) -> Patience {
+    let (report, told) = (report.clone(), Mutex::new(None::<Instant>));
+    Patience {
+        total: Duration::from_secs(seconds),
+        on_wait: Arc::new(move |reason, pause| {
+            report.waiting(reason, pause);
+            let mut told = told.lock();
+            if told.is_none_or(|last| last.elapsed() >= WAITING_NOTE_PERIOD) {
+                *told = Some(Instant::now());
+                report.remark(b"", &format!("waiting for the server: {reason}"));
+            }
+        }),
+    }
+}
+
+fn to_filter(arguments: FilterArguments) -> Result<Filter, AgentError> {
+    let FilterArguments { computer, series, tag, at } = arguments;
+    let at_ns = at.as_deref().map(parse_date).transpose()?;
+    Ok(Filter { computer, series, tag, at_ns })
+}
+
+fn run_backup(
+    arguments: BackupArguments,
+    open: impl FnOnce(Option<u64>) -> Result<Connection, AgentError>,
+    report: &Arc<Report>,
+) -> Result<u8, AgentError> {
+    let workers = worker_count();
+    let source = source(&arguments)?;
+    let profile = match (arguments.profile, &source) {
+        (Some(ProfileArgument::Default), _) | (None, Source::Paths { .. }) => Profile::Default,
+        (Some(ProfileArgument::Fine), _) | (None, Source::Stream { .. }) => Profile::Fine,
+        (Some(ProfileArgument::Image), _) => Profile::Image,
+    };
+    let options = BackupOptions {
+        computer: arguments.computer.unwrap_or_else(computer_name),
+        name: arguments.name,
+        tags: arguments.tag,
+        profile,
+        workers,
+    };
+    let connection = open(arguments.limit_upload)?;
+    // A command is started only when the server is known to answer.
+    let source = match source {
+        Source::Stream { name, .. } if arguments.stdin_from_command => {
+            Source::Stream { name, input: start_command(&arguments.paths)? }
+        }
+        other => other,
+    };
+    let result = backup::backup(&connection, source, &options, report)?;
+    report.result(&result, &backup::summary_text(&result));
+    Ok(if result.counters.warnings > 0 { EXIT_WARNINGS } else { EXIT_COMPLETE })
+}
+
+fn source(arguments: &BackupArguments) -> Result<Source, AgentError> {
+    if let Some(name) = &arguments.stdin {
+        if !arguments.stdin_from_command && !arguments.paths.is_empty() {
+            return Err(AgentError::Usage("--stdin and paths exclude each other".into()));
+        }
+        return Ok(Source::Stream { name: name.clone(), input: StreamInput::Reader(Box::new(std::io::stdin())) });
+    }
+    if arguments.paths.is_empty() {
+        return Err(AgentError::Usage("name a path, or use --stdin NAME".into()));
+    }
+    let roots = arguments.paths.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
+    let mut patterns = arguments.exclude.clone();
+    for file in &arguments.exclude_file {
+        let text = std::fs::read_to_string(file).map_err(|error| AgentError::file(file, error))?;
+        let lines = text.lines().map(str::trim_end);
+        patterns.extend(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
+    }
+    let excludes = Excludes::new(&patterns).map_err(|error| AgentError::Usage(error.to_string()))?;
+    let options = ScanOptions {
+        excludes,
+        one_file_system: arguments.one_file_system,
+        exclude_caches: arguments.exclude_caches,
+        ..ScanOptions::default()
+    };
+    Ok(Source::Paths { roots, options: Box::new(options) })
+}
+
+/// An absolute path without `.` and `..`; a slash at the end is kept, since it means the directory behind a link.
+fn absolute(path: &OsString) -> Result<PathBuf, AgentError> {
+    let absolute = std::path::absolute(path).map_err(|error| AgentError::file(path, error))?;
+    let mut clean = PathBuf::from("/");
+    for component in absolute.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                // Behind a link, `..` is not what the text says.
+                return std::fs::canonicalize(path).map_err(|error| AgentError::file(path, error));
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    if path.as_bytes().ends_with(b"/") {
+        clean.push("");
+    }
+    Ok(clean)
+}
+
+fn start_command(words: &[OsString]) -> Result<StreamInput, AgentError> {
+    let Some((program, rest)) = words.split_first() else {
+        return Err(AgentError::Usage("--stdin-from-command needs a command after --".into()));
+    };
+    let mut command = std::process::Command::new(program);
+    let child = command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    child.map(StreamInput::Command).map_err(|error| {
+        AgentError::CommandFailed(format!("{}: {error}", crate::report::printable(program.as_bytes())))
+    })
+}
+
+fn list(connection: &Connection, arguments: LsArguments, report: &Report) -> Result<u8, AgentError> {
+    let place = arguments.place.as_bytes();
+    let (snapshot, path) = match place.iter().position(|byte| *byte == b':') {
+        Some(colon) => (&place[..colon], &place[colon + 1..]),
+        None => (place, &b"/"[..]),
+    };
+    let snapshot = String::from_utf8_lossy(snapshot);
+    let snapshot = pick(&connection.snapshots()?, &snapshot, &to_filter(arguments.filter)?)?;
+    browse::list(connection, &snapshot, path, arguments.recursive, report)?;
+    Ok(EXIT_COMPLETE)
+}
+
+fn run_restore(
+    connection: &Connection,
+    arguments: RestoreArguments,
+    report: &Arc<Report>,
+) -> Result<u8, AgentError> {
+    let snapshot = pick(&connection.snapshots()?, &arguments.snapshot, &to_filter(arguments.filter)?)?;
+    let on_conflict =
+        arguments.on_conflict.parse().map_err(|error| AgentError::Usage(format!("--on-conflict: {error}")))?;
+    let mut owners = OwnerMap::default();
+    if arguments.owners_by_name {
+        owners = owners.by_name();
+    }
+    for text in &arguments.owner_map {
+        owners.add(text, &Owners::default()).map_err(|error| AgentError::Usage(error.to_string()))?;
+    }
+    let request = RestoreRequest {
+        paths: arguments.path.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        target: arguments.to.clone(),
+        options: RestoreOptions { on_conflict, owners, ..RestoreOptions::default() },
+        dry_run: arguments.dry_run,
+        workers: worker_count(),
+    };
+    let result = restore::restore(connection, &snapshot, request, report)?;
+    report.result(&result, &restore::summary_text(&result, Path::new(&arguments.to)));
+    Ok(if result.is_complete() { EXIT_COMPLETE } else { EXIT_WARNINGS })
+}
+
+fn run_check(connection: &Connection, arguments: CheckArguments, report: &Report) -> Result<u8, AgentError> {
+    let filter = to_filter(arguments.filter)?;
+    let mut snapshots = connection.snapshots()?;
+    match &arguments.snapshot {
+        Some(text) => snapshots = vec![pick(&snapshots, text, &filter)?],
+        None => snapshots.retain(|snapshot| filter.matches(snapshot)),
+    }
+    let result = check::check(connection, &snapshots, arguments.read_data, report)?;
+    report.result(&result, &check::summary_text(&result));
+    Ok(if result.bad_objects == 0 { EXIT_COMPLETE } else { EXIT_WARNINGS })
+}
+
+fn worker_count() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(1, 16)
+}
+
+/// Reads a secret of one line.
+fn secret_line(mut input: impl std::io::Read, what: &OsStr) -> Result<zeroize::Zeroizing<String>, AgentError> {
+    let mut text = zeroize::Zeroizing::new(String::new());
+    input.read_to_string(&mut text).map_err(|error| AgentError::file(what, error))?;
+    Ok(zeroize::Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Writes to standard error without failing when it is closed.
+fn complain(text: &str) {
+    writeln!(std::io::stderr(), "holdfast: {text}").ok();
+}
