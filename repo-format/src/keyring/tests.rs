@@ -145,6 +145,11 @@ fn files_that_break_a_rule_are_refused() {
     assert_eq!(error(&|bytes| bytes[count_at..count_at + 4].fill(0xff)), FormatError::Truncated { what: KEYRING });
     assert!(matches!(error(&|bytes| bytes[count_at] = 1), FormatError::Invalid { .. }));
     assert!(matches!(error(&|bytes| bytes[HEADER_BYTES] = 0xff), FormatError::Invalid { .. }), "vaults out of order");
+    let second = HEADER_BYTES + ENTRY_BYTES + 2 * DATA_KEY_BYTES;
+    let twice = |bytes: &mut Vec<u8>| bytes.copy_within(HEADER_BYTES..HEADER_BYTES + VaultId::LEN, second);
+    assert_eq!(error(&twice), FormatError::invalid(KEYRING, "vaults are not in order"), "a vault twice");
+    let same_epoch = |bytes: &mut Vec<u8>| bytes[HEADER_BYTES + ENTRY_BYTES + DATA_KEY_BYTES] = 1;
+    assert_eq!(error(&same_epoch), FormatError::invalid(KEYRING, "data keys are not in order"), "an epoch twice");
     let data_count_at = HEADER_BYTES + ENTRY_BYTES - 4;
     assert!(matches!(error(&|bytes| bytes[data_count_at] = 0), FormatError::Limit { .. }));
     assert!(matches!(error(&|bytes| bytes[data_count_at + 2] = 1), FormatError::Limit { .. }));
