@@ -4,7 +4,7 @@
 use crate::app::{App, AppError, AppParts};
 use crate::certificate::{Certificate, CertificateError};
 use crate::clock::{self, Clock};
-use crate::config::{CommonSettings, DEFAULT_PORT, Settings};
+use crate::config::{CommonSettings, Settings};
 use crate::data_folder::{DataFolder, DataFolderError, DataFolderLock, write_private};
 use crate::http::{HttpState, metrics_router, router};
 use crate::listener::{self, Door};

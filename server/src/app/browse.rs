@@ -10,11 +10,20 @@ use repo_format::id::{ContentHash, NodeId, SnapshotId};
 use repo_format::pathmap::Cursor;
 use store::{SnapshotInfo, Store, StoreError, VaultReader};
 
+/// Something in a folder.
+#[derive(Debug)]
+pub struct InFolder {
+    /// Any bytes but zero and slash.
+    pub name: Vec<u8>,
+    /// `None` for a folder that has no entry of its own, only something below it.
+    pub entry: Option<Entry>,
+}
+
 /// One page of a folder.
 #[derive(Debug)]
 pub struct Page {
-    /// Name and entry, in name order. `None` for a folder that has no entry of its own, only something below it.
-    pub entries: Vec<(Vec<u8>, Option<Entry>)>,
+    /// In name order.
+    pub entries: Vec<InFolder>,
     /// Ask again with this name as `after` for the next page.
     pub next: Option<Vec<u8>>,
 }
@@ -119,13 +128,13 @@ fn read_folder(
             break;
         }
         if entries.len() == entries_max {
-            let next = entries.last().map(|(name, _): &(Vec<u8>, Option<Entry>)| name.clone());
+            let next = entries.last().map(|last: &InFolder| last.name.clone());
             return Ok(Some(Page { entries, next }));
         }
         if let Some((key, entry)) = cursor.next()?
             && !key.is_root()
         {
-            entries.push((key.name().to_vec(), Some(entry)));
+            entries.push(InFolder { name: key.name().to_vec(), entry: Some(entry) });
         }
     }
     if entries.is_empty() && after.is_none() {
@@ -143,7 +152,7 @@ fn folders_without_entry(
     cursor: &mut Cursor<&VaultReader>,
     below: &[u8],
     entries_max: usize,
-) -> Result<Vec<(Vec<u8>, Option<Entry>)>, StoreError> {
+) -> Result<Vec<InFolder>, StoreError> {
     let mut names = Vec::new();
     // Behind the folder's own entries.
     let mut from = below.to_vec();
@@ -160,7 +169,7 @@ fn folders_without_entry(
         let mut from = below.to_vec();
         from.extend_from_slice(&name);
         from.push(1);
-        names.push((name, None));
+        names.push(InFolder { name, entry: None });
         cursor.seek(&from)?;
     }
     Ok(names)

@@ -120,7 +120,7 @@ pub(crate) async fn entries(
     };
     let page = state.app.folder(grant, snapshot_id(&id)?, &path, after, limit).await?;
     Ok(Json(Entries {
-        entries: page.entries.iter().map(|(name, entry)| entry_info(name, entry.as_ref())).collect(),
+        entries: page.entries.iter().map(|found| entry_info(&found.name, found.entry.as_ref())).collect(),
         next: page.next.map(|name| percent_encode(&name, NAME).to_string()),
     }))
 }
