@@ -194,7 +194,8 @@ impl Transport for HttpTransport {
                     .body(limited_body(request.body.clone(), limit.clone())),
             };
         }
-        let answer = self.runtime.block_on(builder.send()).map_err(|error| self.failed(&error))?;
+        // Sending starts a timer, which must happen inside the runtime.
+        let answer = self.runtime.block_on(async { builder.send().await }).map_err(|error| self.failed(&error))?;
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Response {
             status: answer.status().as_u16(),
