@@ -3,6 +3,7 @@
 
 mod apply;
 mod conflict;
+mod finish;
 mod links;
 mod owner_map;
 mod pending;
@@ -21,19 +22,17 @@ use super::names::SpillPlace;
 use super::owners::Owners;
 use super::stat::{FileKind, FileStat};
 use super::xattr::RawXattr;
-use apply::{Attributes, Problems, apply_named, apply_open};
+use apply::{Attributes, Problems, apply_named};
 use conflict::Decision;
 use links::{FirstLink, Links, Role};
 use parking_lot::Mutex;
 use pending::{PENDING_BYTES_MAX, PendingDirectory, PendingStack};
 use places::{Found, Place, Places, make_beside, make_directory};
-use repo_format::FormatError;
-use repo_format::codec::{Reader, put_bytes, put_varint, put_varint_signed};
-use repo_format::entry::{Entry, EntryKind, PathKey, Time, XattrValue};
+use repo_format::codec::{put_bytes, put_varint, put_varint_signed};
+use repo_format::entry::{Entry, EntryKind, PathKey, XattrValue};
 use repo_format::id::ChunkId;
-use repo_format::limits::{BUNDLED_FILE_BYTES_MAX, KEY_BYTES_MAX};
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FileType, Mode, chmodat, linkat, makedev, mknodat, symlinkat, unlinkat};
+use repo_format::limits::BUNDLED_FILE_BYTES_MAX;
+use rustix::fs::{AtFlags, FileType, Mode, chmodat, makedev, mknodat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::io;
@@ -536,112 +535,6 @@ impl RestoreTarget {
         self.count(over, false);
         Ok(Created::Done)
     }
-
-    /// The end: makes the hard links, then gives directories their metadata, deepest first. Every file must have been
-    /// finished or dropped.
-    pub fn finish(self) -> Result<RestoreReport, RestoreError> {
-        let damaged =
-            |error: FormatError| RestoreError::TemporaryFile(io::Error::new(io::ErrorKind::InvalidData, error));
-        while let Some(record) = self.links.lock().pop().map_err(RestoreError::TemporaryFile)? {
-            let (group, mtime, key) = parse_link(&record).map_err(damaged)?;
-            if let Err(error) = self.link(group, mtime, &key) {
-                self.shared.problem(&key, ProblemKind::Link, error.to_string());
-            }
-        }
-        while let Some(record) = self.directories.lock().pop().map_err(RestoreError::TemporaryFile)? {
-            let PendingDirectory { key, attributes } = PendingDirectory::decode(&record).map_err(damaged)?;
-            let problems = self.finish_directory(&key, &attributes);
-            let problems = problems.unwrap_or_else(|error| vec![(ProblemKind::Mode, error.to_string())]);
-            self.shared.problems(&key, problems);
-        }
-        Ok(self.report())
-    }
-
-    fn finish_directory(&self, key: &PathKey, attributes: &Attributes) -> io::Result<Problems> {
-        match self.places.lock().directory(key)? {
-            Found::Place(place) => {
-                let fd: Arc<OwnedFd> = place.dir.fd()?;
-                apply_open(&fd, None, attributes)
-            }
-            _ => Err(io::Error::new(io::ErrorKind::NotFound, "it was replaced while the restore ran")),
-        }
-    }
-
-    fn link(&self, group: u64, mtime: Time, key: &PathKey) -> io::Result<()> {
-        let first = self.shared.links.lock().first(group).cloned();
-        let first = first.ok_or_else(|| io::Error::other("the object it links to was not restored"))?;
-        let source = match self.places.lock().parent(&first.key, false)? {
-            Found::Place(place) => place,
-            _ => return Err(io::ErrorKind::NotFound.into()),
-        };
-        let place = match self.places.lock().parent(key, true)? {
-            Found::Place(place) => place,
-            Found::LeftOut => {
-                self.left_out();
-                return Ok(());
-            }
-            _ => return Err(io::ErrorKind::NotADirectory.into()),
-        };
-        let make = |name: &[u8]| -> Result<(), Errno> {
-            let error = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            let (from, to) = (source.dir.fd().map_err(error)?, place.dir.fd().map_err(error)?);
-            linkat(&*from, first.name.as_slice(), &*to, name, AtFlags::empty())?;
-            let made = place.dir.stat(name, false).map_err(error)?;
-            if (made.dev, made.ino) != first.identity {
-                // Somebody put another object under the first name; it is not ours to multiply.
-                remove_if_same(&place, name, &made);
-                return Err(Errno::STALE);
-            }
-            Ok(())
-        };
-        match make(key.name()) {
-            Ok(()) => {
-                self.count(false, false);
-                return Ok(());
-            }
-            Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let existing = place.dir.stat(key.name(), false)?;
-        // The policy looks at the entry's kind and time only.
-        let decision = match self.shared.options.on_conflict {
-            ConflictPolicy::Stop => return Err(io::ErrorKind::AlreadyExists.into()),
-            ConflictPolicy::Skip => Decision::Leave,
-            ConflictPolicy::Newer if mtime <= existing.mtime => Decision::Leave,
-            ConflictPolicy::KeepBoth => Decision::Beside,
-            _ if existing.kind == FileKind::Directory => {
-                self.shared.problem(key, ProblemKind::InTheWay, "it is not replaced");
-                Decision::Leave
-            }
-            _ => Decision::Replace,
-        };
-        match decision {
-            Decision::Replace => {
-                let ((), at) = self.shared.make_temporary(make)?;
-                rename_over(&place, &at, key.name())?;
-                self.count(true, false);
-            }
-            Decision::Beside => {
-                make_beside(key.name(), make)?;
-                self.count(false, true);
-            }
-            _ => {
-                self.left_out();
-            }
-        }
-        Ok(())
-    }
-}
-
-fn parse_link(record: &[u8]) -> Result<(u64, Time, PathKey), FormatError> {
-    let mut reader = Reader::new("pending link", record);
-    let group = reader.varint()?;
-    let seconds = reader.varint_signed()?;
-    let nanoseconds =
-        u32::try_from(reader.varint()?).map_err(|_| FormatError::invalid("pending link", "nanoseconds"))?;
-    let key = PathKey::from_encoded(reader.bytes_max("key", KEY_BYTES_MAX)?)?;
-    reader.finish()?;
-    Ok((group, Time { seconds, nanoseconds }, key))
 }
 
 fn make_special(place: &Place, name: &[u8], kind: &EntryKind) -> Result<(), Errno> {

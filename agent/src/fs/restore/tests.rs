@@ -1,6 +1,7 @@
 use super::*;
-use repo_format::entry::{Content, Profile};
+use repo_format::entry::{Content, Profile, Time};
 use repo_format::id::ContentHash;
+use rustix::fd::OwnedFd;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
