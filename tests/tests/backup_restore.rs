@@ -203,7 +203,7 @@ fn a_part_of_a_snapshot_comes_back_alone() {
         .run([
             "restore".as_ref(),
             "latest".as_ref(),
-            "--target".as_ref(),
+            "--to".as_ref(),
             target.as_os_str(),
             "--path".as_ref(),
             wanted.as_os_str(),
@@ -217,7 +217,7 @@ fn a_part_of_a_snapshot_comes_back_alone() {
         .run([
             "restore".as_ref(),
             "latest".as_ref(),
-            "--target".as_ref(),
+            "--to".as_ref(),
             target.as_os_str(),
             "--path".as_ref(),
             wanted.as_os_str(),

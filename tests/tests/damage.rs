@@ -57,7 +57,7 @@ fn damage(change: impl Fn(&mut [u8])) {
 
     let target = scene.path("restored");
     let outcome =
-        scene.agent.run(["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).unwrap();
+        scene.agent.run(["restore".as_ref(), "latest".as_ref(), "--to".as_ref(), target.as_os_str()]).unwrap();
     assert!(matches!(outcome.code, Some(1 | 3)), "{:?} {}", outcome.code, outcome.stderr);
     assert!(outcome.stderr.contains("hurt"), "the damaged file is not named: {}", outcome.stderr);
     assert!(outcome.stderr.contains("damaged"), "{}", outcome.stderr);
@@ -139,7 +139,7 @@ fn a_snapshot_with_names_that_leave_the_target_restores_nothing_outside() {
         let target = folder.join("target");
         fs::create_dir_all(&target).unwrap();
         let outcome =
-            scene.agent.run(["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).unwrap();
+            scene.agent.run(["restore".as_ref(), "latest".as_ref(), "--to".as_ref(), target.as_os_str()]).unwrap();
         assert!(matches!(outcome.code, Some(1 | 3)), "{:?} {}", outcome.code, outcome.stderr);
         assert!(!outcome.stderr.is_empty());
         let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -22,7 +22,7 @@ fn an_unreadable_file_is_a_warning() {
     fs::write(source.join("secret"), b"hidden").unwrap();
     fs::create_dir(source.join("closed")).unwrap();
     fs::write(source.join("closed/inside"), b"unseen").unwrap();
-    let private = |name: &str| fs::set_permissions(source.join(name), fs::Permissions::from_mode(0));
+    let private = |name: &str| fs::set_permissions(source.join(name), fs::Permissions::from_mode(0o000));
     private("secret").unwrap();
     private("closed").unwrap();
 

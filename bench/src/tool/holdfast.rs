@@ -66,7 +66,7 @@ impl Tool for Holdfast {
     }
 
     fn restore(&mut self, source: &Path, target: &Path) -> Result<(Usage, PathBuf), BenchError> {
-        let usage = self.run(&["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()])?;
+        let usage = self.run(&["restore".as_ref(), "latest".as_ref(), "--to".as_ref(), target.as_os_str()])?;
         Ok((usage, below(target, source)))
     }
 

@@ -86,12 +86,12 @@ impl Scene {
         summary(&outcome, code)
     }
 
-    /// `holdfast restore SNAPSHOT --target` into a new folder; gives where `source` then stands.
+    /// `holdfast restore SNAPSHOT --to` into a new folder; gives where `source` then stands.
     pub fn restore(&self, snapshot: &str, source: &Path, target: &str) -> io::Result<PathBuf> {
         let target = self.path(target);
         fs::create_dir_all(&target)?;
         let outcome =
-            self.agent.run(["restore".as_ref(), snapshot.as_ref(), "--target".as_ref(), target.as_os_str()])?;
+            self.agent.run(["restore".as_ref(), snapshot.as_ref(), "--to".as_ref(), target.as_os_str()])?;
         match outcome.code {
             Some(0) => Ok(target.join(source.strip_prefix("/").map_err(io::Error::other)?)),
             code => Err(io::Error::other(format!("restore ended with {code:?}: {}", outcome.stderr))),
