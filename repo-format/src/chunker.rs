@@ -26,7 +26,13 @@ const _: () = assert!(IMAGE_CHUNK_BYTES <= crate::limits::CHUNK_BYTES_MAX);
 
 enum Rule {
     Fixed,
-    ContentDefined { sizes: Sizes, mask_small: u64, mask_large: u64, gear: Box<[u64; 256]>, gear_shifted: Box<[u64; 256]> },
+    ContentDefined {
+        sizes: Sizes,
+        mask_small: u64,
+        mask_large: u64,
+        gear: Box<[u64; 256]>,
+        gear_shifted: Box<[u64; 256]>,
+    },
 }
 
 /// Finds cut points for one profile under one vault's gear table.
@@ -134,7 +140,8 @@ mod tests {
         let vectors = include_str!("../tests/golden/v1/chunker.txt");
         let mut shown = String::new();
         for (name, profile) in [("default", Profile::Default), ("fine", Profile::Fine), ("image", Profile::Image)] {
-            let lengths: Vec<String> = cuts(&Chunker::new(&keys(1), profile), &data).iter().map(usize::to_string).collect();
+            let lengths: Vec<String> =
+                cuts(&Chunker::new(&keys(1), profile), &data).iter().map(usize::to_string).collect();
             shown += &format!("{name} {}\n", lengths.join(" "));
         }
         assert_eq!(shown, vectors, "cut points moved");
@@ -154,7 +161,10 @@ mod tests {
     #[test]
     fn another_key_cuts_elsewhere() {
         let data = noise(8 << 20);
-        assert_ne!(cuts(&Chunker::new(&keys(1), Profile::Fine), &data), cuts(&Chunker::new(&keys(2), Profile::Fine), &data));
+        assert_ne!(
+            cuts(&Chunker::new(&keys(1), Profile::Fine), &data),
+            cuts(&Chunker::new(&keys(2), Profile::Fine), &data)
+        );
     }
 
     #[test]
@@ -165,7 +175,13 @@ mod tests {
         let chunker = Chunker::new(&keys(1), Profile::Fine);
         let ends = |lengths: Vec<usize>, total: usize| -> std::collections::HashSet<usize> {
             let mut at = 0;
-            lengths.into_iter().map(|length| { at += length; total - at }).collect()
+            lengths
+                .into_iter()
+                .map(|length| {
+                    at += length;
+                    total - at
+                })
+                .collect()
         };
         let before = ends(cuts(&chunker, &data), data.len());
         let after = ends(cuts(&chunker, &changed), changed.len());

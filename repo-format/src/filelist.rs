@@ -80,9 +80,7 @@ impl ContentListBuilder {
             return Err(FormatError::invalid(WHAT, "an element is empty"));
         }
         let cut = match &element {
-            Element::Data { chunk, .. } => {
-                self.pending.len() >= ITEMS_MIN && begins_node(keys, 0, chunk.as_bytes())
-            }
+            Element::Data { chunk, .. } => self.pending.len() >= ITEMS_MIN && begins_node(keys, 0, chunk.as_bytes()),
             Element::Hole { .. } => false,
         };
         if cut || self.pending.len() >= ITEMS_MAX {
@@ -151,9 +149,9 @@ fn index_entries(view: &NodeView<'_>) -> Result<Vec<IndexEntry>, FormatError> {
 }
 
 pub(crate) fn leaf_logical_bytes(view: &NodeView<'_>, lengths: &dyn ChildLengths) -> Result<u64, FormatError> {
-    leaf_elements(view)?.iter().try_fold(0u64, |sum, element| {
-        sum.checked_add(checked_len(element, lengths)?).ok_or(OVERFLOW)
-    })
+    leaf_elements(view)?
+        .iter()
+        .try_fold(0u64, |sum, element| sum.checked_add(checked_len(element, lengths)?).ok_or(OVERFLOW))
 }
 
 pub(crate) fn index_logical_bytes(view: &NodeView<'_>, lengths: &dyn ChildLengths) -> Result<u64, FormatError> {

@@ -4,24 +4,24 @@
 //! byte and is changed in the same commit as the code. Modules in reading order:
 #![forbid(unsafe_code)]
 
-pub mod limits;
-pub mod error;
-pub mod id;
+pub mod chunker;
 pub mod codec;
-pub mod keys;
-pub mod entry;
-pub mod features;
 pub mod compress;
 pub mod crypto;
-pub mod frame;
-pub mod pack;
-pub mod journal;
-pub mod masterkey;
-pub mod keyring;
-pub mod chunker;
-pub mod node;
-mod tree;
+pub mod entry;
+pub mod error;
+pub mod features;
 pub mod filelist;
+pub mod frame;
+pub mod id;
+pub mod journal;
+pub mod keyring;
+pub mod keys;
+pub mod limits;
+pub mod masterkey;
+pub mod node;
+pub mod pack;
 pub mod pathmap;
+mod tree;
 
 pub use error::FormatError;

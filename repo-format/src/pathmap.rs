@@ -197,12 +197,7 @@ impl<'k> PathMapBuilder<'k> {
     }
 
     /// The next entry; finished nodes go to `sink`, children before parents.
-    pub fn push(
-        &mut self,
-        key: &PathKey,
-        entry: &Entry,
-        sink: &mut dyn FnMut(BuiltNode),
-    ) -> Result<(), FormatError> {
+    pub fn push(&mut self, key: &PathKey, entry: &Entry, sink: &mut dyn FnMut(BuiltNode)) -> Result<(), FormatError> {
         check_entry(entry)?;
         if key.as_bytes() <= self.last_key.as_slice() {
             return Err(FormatError::invalid(WHAT, "keys do not ascend"));
@@ -277,11 +272,7 @@ fn take_name(reader: &mut Reader<'_>, names: &mut Vec<Vec<u8>>) -> Result<Vec<u8
     Ok(names[index - 1].clone())
 }
 
-fn take_entry(
-    reader: &mut Reader<'_>,
-    view: &NodeView<'_>,
-    names: &mut Vec<Vec<u8>>,
-) -> Result<Entry, FormatError> {
+fn take_entry(reader: &mut Reader<'_>, view: &NodeView<'_>, names: &mut Vec<Vec<u8>>) -> Result<Entry, FormatError> {
     let kind = reader.u8()?;
     let flags = reader.u8()?;
     if flags & !FLAGS_KNOWN != 0 {

@@ -110,7 +110,11 @@ impl IndexLevels {
     }
 
     /// Closes every level; the root of the whole tree, or `None` when nothing was pushed.
-    pub(crate) fn finish(mut self, keys: &IdKeys, sink: &mut dyn FnMut(BuiltNode)) -> Result<Option<NodeId>, FormatError> {
+    pub(crate) fn finish(
+        mut self,
+        keys: &IdKeys,
+        sink: &mut dyn FnMut(BuiltNode),
+    ) -> Result<Option<NodeId>, FormatError> {
         let mut level = 0;
         while level < self.levels.len() {
             let current = &self.levels[level];

@@ -96,7 +96,10 @@ mod tree {
                 gid: u32::MAX - number,
                 user: [&b""[..], b"root", b"daemon", b"\xfe"][number as usize % 4].to_vec(),
                 group: Vec::new(),
-                mtime: Time { seconds: i64::from(number) * 100_000_000 - 9_000_000_000, nanoseconds: 999_999_999 - number },
+                mtime: Time {
+                    seconds: i64::from(number) * 100_000_000 - 9_000_000_000,
+                    nanoseconds: 999_999_999 - number,
+                },
                 xattrs,
                 link_group: (number % 9 == 6).then_some(u64::MAX),
             };

@@ -97,7 +97,14 @@ fn any_kind() -> impl Strategy<Value = EntryKind> {
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let xattr = (proptest::collection::vec(any::<u8>(), 1..20), proptest::collection::vec(any::<u8>(), 0..100));
-    (any_kind(), 0u32..=0o7777, any::<(u32, u32, i64)>(), 0u32..1_000_000_000, any::<Option<u64>>(), proptest::collection::vec(xattr, 0..3))
+    (
+        any_kind(),
+        0u32..=0o7777,
+        any::<(u32, u32, i64)>(),
+        0u32..1_000_000_000,
+        any::<Option<u64>>(),
+        proptest::collection::vec(xattr, 0..3),
+    )
         .prop_map(|(kind, mode, (uid, gid, seconds), nanoseconds, link_group, xattrs)| Entry {
             kind,
             mode,
@@ -220,7 +227,11 @@ fn one_changed_entry_changes_one_path_of_nodes() {
     assert!(fresh <= 4, "{fresh} new nodes");
     memory.reads.set(0);
     let mut found = 0;
-    differences(&memory, before, after, |_| { found += 1; Ok(()) }).unwrap();
+    differences(&memory, before, after, |_| {
+        found += 1;
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(found, 1);
     assert!(memory.reads.get() < 700, "{} nodes read", memory.reads.get());
     // An inserted and a removed entry as well.
@@ -232,7 +243,8 @@ fn one_changed_entry_changes_one_path_of_nodes() {
 #[test]
 fn a_folder_is_one_range_before_its_subfolders() {
     let path = |text: &str| PathKey::from_path(text.as_bytes()).unwrap();
-    let mut keys: Vec<PathKey> = ["/", "/a", "/a/b", "/a/b/z", "/a/c", "/a!x", "/a!x/q", "/ab", "/a/b/a", "/a/b!"].map(path).into();
+    let mut keys: Vec<PathKey> =
+        ["/", "/a", "/a/b", "/a/b/z", "/a/c", "/a!x", "/a!x/q", "/ab", "/a/b/a", "/a/b!"].map(path).into();
     keys.sort();
     let shown: Vec<String> = keys.iter().map(|key| String::from_utf8(key.to_path()).unwrap()).collect();
     assert_eq!(shown, ["/", "/a", "/a!x", "/ab", "/a/b", "/a/b!", "/a/c", "/a/b/a", "/a/b/z", "/a!x/q"]);

@@ -23,8 +23,7 @@ pub(crate) struct NodeCache {
 impl NodeCache {
     pub(crate) fn new(bytes_max: u64) -> Self {
         let items = (bytes_max / (64 << 10)).max(16) as usize;
-        let cache =
-            Cache::with(items, bytes_max, Bytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let cache = Cache::with(items, bytes_max, Bytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
         NodeCache { cache }
     }
 

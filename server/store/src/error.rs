@@ -60,7 +60,9 @@ pub enum StoreError {
     #[error("upload session {0} was committed with another root")]
     Conflict(UploadSessionId),
     /// The server's own disk is at its reserve: free space on the server, then go on.
-    #[error("the server's disk is full ({free} bytes free, {reserve} kept in reserve); free space on the server and try again")]
+    #[error(
+        "the server's disk is full ({free} bytes free, {reserve} kept in reserve); free space on the server and try again"
+    )]
     DiskFull {
         /// Bytes free.
         free: u64,

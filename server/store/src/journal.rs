@@ -1,8 +1,8 @@
-//! A vault's journal on disk: immutable segment files, each created once, written, synced and never touched again.
+//! A vault's journal on disk: immutable segment files, each written under a temporary name, synced, renamed and never
+//! touched again. So a segment is there whole or not at all, and one that does not read is damage, not a torn write.
 //!
 //! A file is named `GENERATION-EPOCH-SEQUENCE.journal` after its first record. A generation counts only when it is the
-//! first one or its first segment ends with an end mark; the newest such generation, followed by its later segments, is
-//! the journal.
+//! first one or has an end mark; the newest such generation is the journal.
 
 use crate::error::{At, StoreError};
 use crate::world::World;
@@ -26,6 +26,8 @@ pub(crate) struct Journal {
     directory: PathBuf,
     epoch: u32,
     generation: u64,
+    /// Highest generation that any file carries, counted or not: a new one lies above it.
+    generation_max: u64,
     sequence: u64,
     previous: [u8; 32],
     segments: usize,
@@ -38,6 +40,13 @@ pub(crate) struct Journal {
 pub(crate) struct Sealing<'a> {
     pub(crate) aead: &'a dyn Aead,
     pub(crate) keys: &'a VaultKeys,
+}
+
+/// What the segments of one generation hold.
+struct Generation {
+    records: Vec<JournalRecord>,
+    /// Sequence and hash of the last record, skipped ones included.
+    tip: Option<(u64, [u8; 32])>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -93,6 +102,7 @@ impl Journal {
             directory,
             epoch,
             generation: 1,
+            generation_max: generations.keys().next_back().copied().unwrap_or(1),
             sequence: 0,
             previous: FIRST_PREVIOUS,
             segments: 0,
@@ -101,16 +111,18 @@ impl Journal {
         // The newest generation that is whole; what it replaced, and what was begun after it, no longer counts.
         for (generation, mut names) in generations.into_iter().rev() {
             names.sort_unstable();
-            let records = journal.read_generation(&names, sealing)?;
-            let ended = records.iter().any(|(record, _)| record.kind == RecordKind::GenerationEnd);
+            let read = journal.read_generation(&names, sealing)?;
+            let ended = read.records.iter().any(|record| record.kind == RecordKind::GenerationEnd);
             if generation != 1 && !ended {
                 continue;
             }
             journal.generation = generation;
             journal.segments = names.len();
-            for (record, hash) in records {
-                journal.sequence = record.sequence;
+            if let Some((sequence, hash)) = read.tip {
+                journal.sequence = sequence;
                 journal.previous = hash;
+            }
+            for record in read.records {
                 if record.kind != RecordKind::GenerationEnd {
                     each(record)?;
                 }
@@ -120,50 +132,43 @@ impl Journal {
         Ok(journal)
     }
 
-    fn read_generation(
-        &self,
-        names: &[SegmentName],
-        sealing: Sealing<'_>,
-    ) -> Result<Vec<(JournalRecord, [u8; 32])>, StoreError> {
-        let mut records: Vec<(JournalRecord, [u8; 32])> = Vec::new();
-        for (index, name) in names.iter().enumerate() {
+    fn read_generation(&self, names: &[SegmentName], sealing: Sealing<'_>) -> Result<Generation, StoreError> {
+        let mut read = Generation { records: Vec::new(), tip: None };
+        for name in names {
             let path = name.path(&self.directory);
             let bytes = self.world.vfs.read(&path, SEGMENT_BYTES_MAX).at(&path)?;
-            let last = index + 1 == names.len();
-            match self.read_segment(&path, &bytes, name, sealing, &mut records) {
-                // A torn last segment was never acknowledged.
-                Err(StoreError::Corrupt { source: FormatError::Truncated { .. }, .. }) if last => {}
-                result => result?,
+            let segment = Segment::parse(&bytes).at(&path)?;
+            if segment.header != (SegmentHeader { vault: self.vault, generation: name.generation }) {
+                return Err(FormatError::invalid("journal", "a segment belongs to another vault or generation"))
+                    .at(&path);
+            }
+            let mut first = true;
+            let mut records = segment.records();
+            for record in records.by_ref() {
+                let record = record.at(&path)?;
+                // Within a segment the chain is checked by its reader; here, from one segment to the next. A first
+                // record that is skipped leaves the name, which carries its sequence, to be compared.
+                let continues = match read.tip {
+                    Some((sequence, hash)) if first && record.sequence == name.sequence => {
+                        record.previous == hash && record.sequence == sequence + 1
+                    }
+                    Some((sequence, _)) if first => name.sequence == sequence + 1,
+                    _ => true,
+                };
+                if !continues {
+                    return Err(FormatError::invalid("journal", "a record does not continue the one before")).at(&path);
+                }
+                first = false;
+                let key =
+                    sealing.keys.data_key(record.key_epoch).ok_or(FormatError::Authentication { what: "journal" });
+                read.records.push(record.open(sealing.aead, &self.vault, key.at(&path)?).at(&path)?);
+            }
+            match (records.tip(), read.tip) {
+                (Some(tip), _) => read.tip = Some(tip),
+                (None, _) => return Err(FormatError::invalid("journal", "a segment is empty")).at(&path),
             }
         }
-        Ok(records)
-    }
-
-    fn read_segment(
-        &self,
-        path: &Path,
-        bytes: &[u8],
-        name: &SegmentName,
-        sealing: Sealing<'_>,
-        records: &mut Vec<(JournalRecord, [u8; 32])>,
-    ) -> Result<(), StoreError> {
-        let segment = Segment::parse(bytes).at(path)?;
-        if segment.header != (SegmentHeader { vault: self.vault, generation: name.generation }) {
-            return Err(FormatError::invalid("journal", "a segment belongs to another vault or generation")).at(path);
-        }
-        for record in segment.records() {
-            let record = record.at(path)?;
-            let continues = records.last().is_none_or(|(last, hash)| {
-                record.previous == *hash && record.sequence == last.sequence + 1
-            });
-            if !continues {
-                return Err(FormatError::invalid("journal", "a record does not continue the one before")).at(path);
-            }
-            let key = sealing.keys.data_key(record.key_epoch).ok_or(FormatError::Authentication { what: "journal" });
-            let opened = record.open(sealing.aead, &self.vault, key.at(path)?).at(path)?;
-            records.push((opened, record.hash()));
-        }
-        Ok(())
+        Ok(read)
     }
 
     /// Sequence of the last record.
@@ -208,9 +213,9 @@ impl Journal {
         mut records: Vec<(RecordKind, Vec<u8>)>,
     ) -> Result<u64, StoreError> {
         records.push((RecordKind::GenerationEnd, Vec::new()));
-        let generation = self.generation + 1;
-        // A failed attempt leaves a file of this generation without an end mark, or one whose fate is unknown: never
-        // reuse its number.
+        // Whatever became of a failed attempt's file, its number is never used again.
+        let generation = self.generation_max.saturating_add(1);
+        self.generation_max = generation;
         self.generation = generation;
         self.broken = true;
         self.previous = FIRST_PREVIOUS;
@@ -246,10 +251,7 @@ impl Journal {
             previous = record_hash(&sealed);
             bytes.extend_from_slice(&sealed);
         }
-        let file = self.world.vfs.create_new(&path).at(&path)?;
-        file.write_at(0, &bytes).at(&path)?;
-        file.sync_data().at(&path)?;
-        self.world.vfs.sync_dir(&self.directory).at(&self.directory)?;
+        self.world.vfs.replace(&path, &bytes).at(&path)?;
         self.sequence = sequence;
         self.previous = previous;
         Ok(())

@@ -10,9 +10,7 @@ use crate::pack::{pack_of_name, packs_directory};
 use crate::recount::Recount;
 use crate::settings::StoreSettings;
 use crate::stats::{Stats, StatsReading};
-use crate::vault::{
-    CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, Shared, SnapshotInfo, Vault,
-};
+use crate::vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, Shared, SnapshotInfo, Vault};
 use crate::world::World;
 use parking_lot::Mutex;
 use repo_format::crypto::default_aead;
@@ -80,8 +78,7 @@ impl Store {
         let (epoch, first) = next_epoch(&world, &settings.directory)?;
         let keyring = KeyringFile::open(world.clone(), &settings.directory, master, first)?;
         let nodes = NodeCache::new((settings.memory_bytes / 2) as u64);
-        let shared =
-            Shared { world, settings, meta, aead: default_aead(), epoch, stats: Stats::default(), nodes };
+        let shared = Shared { world, settings, meta, aead: default_aead(), epoch, stats: Stats::default(), nodes };
         Ok(Store {
             shared: Arc::new(shared),
             keyring: Mutex::new(keyring),

@@ -59,19 +59,28 @@ fn records_come_back_in_order_over_restarts() {
 }
 
 #[test]
-fn a_torn_last_segment_does_not_count_and_a_torn_middle_one_is_an_error() {
+fn a_damaged_segment_is_an_error_that_names_the_file() {
     let directory = directory();
     let (mut journal, _) = open(directory.path(), 1).unwrap();
     for payload in [b"a", b"b", b"c"] {
         append(&mut journal, payload).unwrap();
     }
-    let paths = segments(directory.path());
-    let whole = std::fs::read(&paths[2]).unwrap();
-    std::fs::write(&paths[2], &whole[..whole.len() - 5]).unwrap();
-    assert_eq!(open(directory.path(), 2).unwrap().1, [b"a", b"b"]);
-    std::fs::write(&paths[2], whole).unwrap();
-    std::fs::write(&paths[1], b"").unwrap();
-    assert!(open(directory.path(), 2).is_err());
+    for path in segments(directory.path()) {
+        let whole = std::fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        flipped[90] ^= 1;
+        for bad in [&whole[..whole.len() - 5], &whole[..20], b"", &vec![0; whole.len()], &flipped] {
+            std::fs::write(&path, bad).unwrap();
+            let error = open(directory.path(), 2).err().unwrap().to_string();
+            assert!(error.contains(path.file_name().unwrap().to_str().unwrap()), "{error}");
+        }
+        std::fs::write(&path, whole).unwrap();
+    }
+    // What a crash leaves is the temporary file, which does not count and is replaced.
+    let mut left = segments(directory.path()).pop().unwrap().into_os_string();
+    left.push(".new");
+    std::fs::write(left, b"half").unwrap();
+    assert_eq!(open(directory.path(), 2).unwrap().1, [b"a", b"b", b"c"]);
 }
 
 #[test]
@@ -96,11 +105,17 @@ fn a_generation_counts_only_with_its_end_mark() {
     append(&mut journal, b"later").unwrap();
     assert_eq!(open(directory.path(), 2).unwrap().1, [&b"kept"[..], b"also kept", b"later"]);
     assert!(!old[0].exists());
-    // Crash before the old generation was removed, and with the new one torn: the old one is the journal.
-    std::fs::write(&old[0], old_bytes).unwrap();
-    let new = segments(directory.path());
-    let whole = std::fs::read(&new[1]).unwrap();
-    std::fs::write(&new[1], &whole[..whole.len() - 20]).unwrap();
-    std::fs::remove_file(&new[2]).unwrap();
-    assert_eq!(open(directory.path(), 3).unwrap().1, [b"old"]);
+    // Crash before the old generation was removed: the new one still is the journal.
+    std::fs::write(&old[0], &old_bytes).unwrap();
+    assert_eq!(open(directory.path(), 3).unwrap().1, [&b"kept"[..], b"also kept", b"later"]);
+    // A generation without its end mark does not count, and its number is not used again.
+    let keys = keys();
+    let (mut journal, _) = open(directory.path(), 4).unwrap();
+    let sealing = Sealing { aead: default_aead(), keys: &keys };
+    journal.write_segment(sealing, 9, &[(RecordKind::Commit, b"half".to_vec())]).unwrap();
+    let (mut journal, payloads) = open(directory.path(), 5).unwrap();
+    assert_eq!(payloads, [&b"kept"[..], b"also kept", b"later"]);
+    begin(&mut journal, &[b"newest"]).unwrap();
+    assert_eq!(journal.generation, 10);
+    assert_eq!(open(directory.path(), 6).unwrap().1, [b"newest"]);
 }

@@ -65,17 +65,12 @@ impl RocksMeta {
         options.set_keep_log_file_num(4);
         options.set_max_log_file_size(4 << 20);
         options.set_max_open_files(512);
-        let descriptors = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(&cache, memory_bytes)));
+        let descriptors =
+            Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(&cache, memory_bytes)));
         let db = DB::open_cf_descriptors(&options, directory, descriptors).map_err(failed)?;
         let mut write_options = WriteOptions::default();
         write_options.set_sync(false);
-        Ok(RocksMeta {
-            db,
-            write_options,
-            written: AtomicU64::new(0),
-            synced: Mutex::new(0),
-            syncs: AtomicU64::new(0),
-        })
+        Ok(RocksMeta { db, write_options, written: AtomicU64::new(0), synced: Mutex::new(0), syncs: AtomicU64::new(0) })
     }
 
     fn table(&self, table: Table) -> Result<&ColumnFamily, StoreError> {

@@ -304,7 +304,6 @@ pub(crate) fn hold_key(session: &UploadSessionId, node: &ObjectId) -> Vec<u8> {
     key
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,7 +324,15 @@ mod tests {
         pack.state = PackState::Sealed;
         pack.live_bytes = 5;
         assert_eq!(PackRow::decode(&pack.encode()).unwrap(), pack);
-        let ledger = Ledger { physical_bytes: 1, logical_bytes: 2, pending_bytes: 3, chunks: 4, nodes: 5, snapshots: 6, journal_sequence: 7 };
+        let ledger = Ledger {
+            physical_bytes: 1,
+            logical_bytes: 2,
+            pending_bytes: 3,
+            chunks: 4,
+            nodes: 5,
+            snapshots: 6,
+            journal_sequence: 7,
+        };
         assert_eq!(Ledger::decode(&ledger.encode()).unwrap(), ledger);
         let session = SessionRow {
             created_ns: -1,

@@ -87,10 +87,7 @@ impl Appender {
         let mut trailer = TrailerBuilder::new();
         trailer.feed(&header);
         let len = header.len() as u64;
-        self.tracked.insert(
-            pack,
-            Tracked { kind, file, len, synced: 0, named: false, unrecorded: 0, finished: false },
-        );
+        self.tracked.insert(pack, Tracked { kind, file, len, synced: 0, named: false, unrecorded: 0, finished: false });
         self.open.insert(kind, Open { pack, trailer });
         Ok(())
     }
@@ -174,7 +171,11 @@ impl Appender {
 
     /// What is durable now.
     pub(crate) fn durable(&self) -> Durable {
-        self.tracked.iter().filter(|(_, tracked)| tracked.named).map(|(pack, tracked)| (*pack, tracked.synced)).collect()
+        self.tracked
+            .iter()
+            .filter(|(_, tracked)| tracked.named)
+            .map(|(pack, tracked)| (*pack, tracked.synced))
+            .collect()
     }
 
     /// Whether the pack is still being tracked, that is, was not given up.

@@ -7,7 +7,9 @@ use repo_format::FormatError;
 use repo_format::compress::Codec;
 use repo_format::frame::{FRAME_HEADER_BYTES, FrameView, find_frame};
 use repo_format::id::{ObjectId, ObjectKind, PackId, VaultId};
-use repo_format::pack::{FOOTER_BYTES, Footer, PACK_HEADER_BYTES, PackHeader, PackKind, Trailer, TrailerBuilder, TrailerEntry};
+use repo_format::pack::{
+    FOOTER_BYTES, Footer, PACK_HEADER_BYTES, PackHeader, PackKind, Trailer, TrailerBuilder, TrailerEntry,
+};
 use std::path::Path;
 use std::sync::Arc;
 

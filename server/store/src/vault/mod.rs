@@ -10,8 +10,8 @@ mod recover;
 mod upload;
 
 pub use commit::{CommitInput, SnapshotInfo};
-pub use recover::Recovered;
 pub use read::{Delivered, StoredObject};
+pub use recover::Recovered;
 pub use upload::{Durable, IncomingObject, Received};
 
 use crate::cache::NodeCache;

@@ -243,9 +243,9 @@ impl Vault {
     fn adopt_node(&self, node: &WaitingNode) -> Result<bool, StoreError> {
         let mut row = object_row(node.pack, &node.frame, 0);
         let mut plaintext = Vec::new();
-        let opened = self.open_frame(&node.frame.id, &row).and_then(|payload| {
-            Ok(unpack(row.codec, &payload, row.plain_len, &mut plaintext)?)
-        });
+        let opened = self
+            .open_frame(&node.frame.id, &row)
+            .and_then(|payload| Ok(unpack(row.codec, &payload, row.plain_len, &mut plaintext)?));
         if let Err(error) = opened {
             tracing::error!(vault = %self.id, node = %node.frame.id, pack = %node.pack, %error, "a node cannot be read");
             return Ok(false);
@@ -287,4 +287,3 @@ const fn object_row(pack: PackId, frame: &FoundFrame, logical_bytes: u64) -> Obj
         logical_bytes,
     }
 }
-

@@ -4,8 +4,8 @@
 use super::apply::PreparedNode;
 use super::{Pending, Vault};
 use crate::error::{At, StoreError};
-use crate::meta::rows::{ObjectRow, Place};
 use crate::meta::Ticket;
+use crate::meta::rows::{ObjectRow, Place};
 use crate::pack::NewFrame;
 use bytes::Bytes;
 use repo_format::FormatError;

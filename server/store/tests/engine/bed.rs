@@ -57,8 +57,10 @@ impl Bed {
     }
 
     pub fn packs(&self) -> Vec<PathBuf> {
-        let mut packs: Vec<PathBuf> =
-            std::fs::read_dir(self.vault_directory().join("packs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut packs: Vec<PathBuf> = std::fs::read_dir(self.vault_directory().join("packs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         packs.sort();
         packs
     }

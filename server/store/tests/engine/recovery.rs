@@ -75,9 +75,13 @@ fn a_rebuilt_index_equals_the_lost_one() {
         std::fs::remove_dir_all(bed.directory.path().join("index")).unwrap();
         bed.restart();
         let refused = bed.store().snapshots(&VAULT);
-        assert!(matches!(&refused, Err(StoreError::Unavailable { reason, .. }) if reason.contains("rebuild-index")), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(StoreError::Unavailable { reason, .. }) if reason.contains("rebuild-index")),
+            "{refused:?}"
+        );
         bed.store = None;
-        let report = Store::rebuild_index(settings(bed.directory.path()), World::system(), &master(), |_, _| {}).unwrap();
+        let report =
+            Store::rebuild_index(settings(bed.directory.path()), World::system(), &master(), |_, _| {}).unwrap();
         assert_eq!(report[0].1.orphans, 0);
         bed.restart();
         let after = bed.store().recount(&VAULT).unwrap();

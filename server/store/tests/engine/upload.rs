@@ -105,7 +105,12 @@ fn vaults_know_nothing_of_each_other() {
     let snapshot = upload(bed.store(), &files(4, 5, 200)).unwrap();
     let root = ObjectId::from(snapshot.root);
     let mut outcome = None;
-    bed.store().read_objects(&other, &[root], |delivered| { outcome = Some(delivered); Ok(()) }).unwrap();
+    bed.store()
+        .read_objects(&other, &[root], |delivered| {
+            outcome = Some(delivered);
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(outcome, Some(Delivered::Absent(root)));
     let (session, _) = bed.store().begin_upload(&other, "c", "s", None).unwrap();
     assert_eq!(bed.store().have(&other, &session, &[root]).unwrap().0, [false]);
