@@ -7,6 +7,7 @@
 //! | `recovery` | restarts without closing, torn packs, lost index, damaged frames |
 //! | `history` | random histories against a model |
 //! | `races` | many uploads at once into one vault |
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
 mod bed;
 mod history;

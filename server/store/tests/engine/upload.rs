@@ -92,7 +92,7 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
     assert_eq!(bed.store().have(&VAULT, &session, &[good.id]).unwrap().0, [false]);
     assert_eq!(bed.store().usage(&VAULT).unwrap().physical_bytes, 0);
     // A wrong chunk under a stored id is refused like any other.
-    bed.store().put_chunks(&VAULT, &session, &[good.clone()]).unwrap();
+    bed.store().put_chunks(&VAULT, &session, std::slice::from_ref(&good)).unwrap();
     let other = chunk(&keys, &[6; 4000]);
     assert!(matches!(put(IncomingObject { id: good.id, ..other }), Err(StoreError::IdMismatch(_))));
 }
