@@ -166,7 +166,7 @@ fn an_object_the_server_confirmed_and_lost_ends_the_run() {
     server.inject({
         let first = first.clone();
         move |path, _| {
-            if path.ends_with("/flush") {
+            if path.ends_with("/flush") || path.ends_with("/nodes") {
                 first.fetch_add(1, Ordering::Relaxed);
             }
             None
