@@ -90,8 +90,7 @@ impl Scene {
     pub fn restore(&self, snapshot: &str, source: &Path, target: &str) -> io::Result<PathBuf> {
         let target = self.path(target);
         fs::create_dir_all(&target)?;
-        let outcome =
-            self.agent.run(["restore".as_ref(), snapshot.as_ref(), "--to".as_ref(), target.as_os_str()])?;
+        let outcome = self.agent.run(["restore".as_ref(), snapshot.as_ref(), "--to".as_ref(), target.as_os_str()])?;
         match outcome.code {
             Some(0) => Ok(target.join(source.strip_prefix("/").map_err(io::Error::other)?)),
             code => Err(io::Error::other(format!("restore ended with {code:?}: {}", outcome.stderr))),
