@@ -10,7 +10,8 @@ pub fn folder() -> Result<PathBuf, BenchError> {
     let folder = own.parent().unwrap_or(Path::new(".")).to_path_buf();
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "server", "--package", "agent", "--bins"]);
+        // The whole workspace, as ./quickstart does: another selection has other features, and compiles more.
+        build.args(["build", "--quiet", "--workspace", "--bins"]);
         if folder.file_name().is_some_and(|name| name == "release") {
             build.arg("--release");
         }

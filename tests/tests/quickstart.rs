@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use tests::harness::Binaries;
 use tests::seed::Seed;
 use tests::trees::{Totals, life_like};
 
@@ -17,7 +18,7 @@ fn quickstart_once_compares_equal() {
     let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../quickstart"))
         .arg("--once")
         .arg(&source)
-        .env("HOLDFAST_PROFILE", "dev")
+        .env("HOLDFAST_BIN_DIR", Binaries::of_this_build().unwrap().server.parent().unwrap())
         .env("TMPDIR", &work)
         .output()
         .unwrap();

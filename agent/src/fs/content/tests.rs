@@ -1,3 +1,5 @@
+//! Reading files: holes, changes while reading.
+
 use super::*;
 use crate::fs::{ScanEvent, ScanOptions, Scanner};
 use std::fs::{self, File};

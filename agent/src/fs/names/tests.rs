@@ -1,3 +1,5 @@
+//! Names and paths of every kind.
+
 use super::*;
 
 fn sorted(names: &[Vec<u8>], bytes_max: usize) -> (Vec<Vec<u8>>, bool) {

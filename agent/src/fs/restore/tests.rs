@@ -1,3 +1,5 @@
+//! The restore writer against real directories.
+
 use super::*;
 use repo_format::entry::{Content, Profile, Time};
 use repo_format::id::ContentHash;

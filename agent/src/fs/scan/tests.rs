@@ -1,3 +1,5 @@
+//! The scan against real directories.
+
 use super::*;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
