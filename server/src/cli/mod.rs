@@ -42,6 +42,8 @@ enum Command {
     MasterKey(master_key::MasterKeyCommand),
     /// Rebuild the index from packs and journals (needs the server stopped).
     RebuildIndex,
+    /// Print the description of the API (OpenAPI 3.1, JSON).
+    Openapi,
 }
 
 /// Why a command failed. The text says what to do.
@@ -101,6 +103,10 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Token(command) => accounts::token(&settings, command).await,
             Command::OperatorLink => accounts::operator_link(&settings).await,
             Command::MasterKey(command) => master_key::master_key(&settings, command).await,
+            Command::Openapi => {
+                let document = crate::http::openapi_document().map_err(std::io::Error::from)?;
+                Ok(std::io::Write::write_all(&mut std::io::stdout(), document.as_bytes())?)
+            }
             Command::RebuildIndex => crate::run::rebuild_index(&settings).map_err(CommandError::from),
         }
     })
