@@ -54,6 +54,7 @@ fn damage(change: impl Fn(&mut [u8])) {
     change(&mut bytes[range]);
     fs::write(&pack, &bytes).unwrap();
     scene.start_server(&data).unwrap();
+    scene.expected_log.push("a stored object cannot be read");
 
     let target = scene.path("restored");
     let outcome =
@@ -67,6 +68,8 @@ fn damage(change: impl Fn(&mut [u8])) {
     assert!(came_back.iter().all(|byte| *byte == 0), "damaged bytes were written");
     let check = scene.agent.run(["check", "--read-data"]).unwrap();
     assert!(matches!(check.code, Some(1 | 3)), "{:?} {}{}", check.code, check.text(), check.stderr);
+    let log = scene.server().unwrap().log();
+    assert!(log.contains("ERROR") && log.contains("a stored object cannot be read"), "an operator is not told: {log}");
 }
 
 /// The pack that holds an object, and where in it.

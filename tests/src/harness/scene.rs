@@ -23,6 +23,9 @@ pub struct Scene {
     pub agent: Login,
     /// `None` between a stop and a start.
     pub server: Option<Server>,
+    /// Parts of WARN and ERROR lines of the server's log that this scene expects. Any other such line fails the test
+    /// when the scene ends.
+    pub expected_log: Vec<&'static str>,
     listen: SocketAddr,
     folder: TempDir,
 }
@@ -46,7 +49,8 @@ impl Scene {
         let user = server.add_user(&binaries, "tester")?;
         let agent = Login::create(&binaries, &user, &folder.path().join("agent"))?;
         let listen = server.address();
-        Ok(Scene { seed: Seed::announce(), binaries, user, agent, server: Some(server), listen, folder })
+        let expected_log = vec!["the master key is not confirmed"];
+        Ok(Scene { seed: Seed::announce(), binaries, user, agent, server: Some(server), expected_log, listen, folder })
     }
 
     /// A path in the scene's folder.
@@ -119,9 +123,34 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        self.server = None;
+        let log = self.server.take().map(|server| server.log()).unwrap_or_default();
         // Trees of these tests may be deeper than what the temporary folder can remove by itself.
         let _ = remove_tree(self.folder.path());
+        if !std::thread::panicking() {
+            let unexpected = unexpected_lines(&log, &self.expected_log);
+            assert!(unexpected.is_empty(), "unexpected lines in the server's log:\n{}", unexpected.join("\n"));
+        }
+    }
+}
+
+/// ERROR means that someone must act, WARN that someone should know: neither happens in a test that does not expect it.
+fn unexpected_lines<'l>(log: &'l str, expected: &[&str]) -> Vec<&'l str> {
+    log.lines()
+        .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
+        .filter(|line| !expected.iter().any(|part| line.contains(part)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_gate_lets_only_expected_lines_through() {
+        let log = "t  INFO a: b\nt  WARN a: the disk is full\nt ERROR a: broken\n";
+        assert_eq!(unexpected_lines(log, &["disk is full"]), ["t ERROR a: broken"]);
+        assert_eq!(unexpected_lines(log, &[]).len(), 2);
+        assert!(unexpected_lines(log, &["disk", "broken"]).is_empty());
     }
 }
 
