@@ -225,7 +225,7 @@ impl Attempt<'_> {
             Source::Paths { roots, options } => self.scan(&roots, *options)?,
             Source::Stream { name, input } => (self.stream(&name, input)?, None),
         };
-        let snapshot = threads.finish(&commit(&root))?;
+        let snapshot = threads.finish(|| commit(&root))?;
         Ok((snapshot, root, cache))
     }
 

@@ -180,7 +180,7 @@ impl Check<'_> {
         let mut selection = Selection::new(&nodes, root_of(snapshot)?, &[])?;
         let short = snapshot.id.get(..12).unwrap_or(&snapshot.id);
         loop {
-            let (key, entry) = match selection.next()? {
+            let (key, entry) = match selection.advance()? {
                 Selected::End => return Ok(()),
                 Selected::Gap(error) => {
                     self.result.bad_paths += 1;

@@ -71,13 +71,16 @@ impl ClientError {
     }
 }
 
+/// Told before each wait: the reason and the pause.
+pub type OnWait = dyn Fn(&str, Duration) + Send + Sync;
+
 /// How long the agent waits for a server that is away, and whom it tells.
 #[derive(Clone)]
 pub struct Patience {
     /// Longest time a single call is tried.
     pub total: Duration,
     /// Told before each wait: the reason and the pause.
-    pub on_wait: Arc<dyn Fn(&str, Duration) + Send + Sync>,
+    pub on_wait: Arc<OnWait>,
 }
 
 impl Default for Patience {

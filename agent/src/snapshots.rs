@@ -55,7 +55,10 @@ pub fn parse_date(text: &str) -> Result<i64, AgentError> {
         return nanoseconds(timestamp);
     }
     let zone = TimeZone::system();
-    if let Ok(date) = text.parse::<Date>() {
+    // A date alone has nothing behind its day; the parser would pass over a time.
+    if !text.contains([' ', 'T', 't'])
+        && let Ok(date) = text.parse::<Date>()
+    {
         let next = date.tomorrow().map_err(|_| bad())?.to_zoned(zone).map_err(|_| bad())?;
         return Ok(nanoseconds(next.timestamp())? - 1);
     }

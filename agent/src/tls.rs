@@ -235,7 +235,7 @@ mod tests {
         let text = fingerprint.to_string();
         assert_eq!(text.parse::<Fingerprint>().unwrap(), fingerprint);
         let colons: Vec<String> =
-            text[7..].as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase()).collect();
+            text.as_bytes()[7..].chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase()).collect();
         assert_eq!(format!("SHA256:{}", colons.join(":")).parse::<Fingerprint>().unwrap(), fingerprint);
         assert!("sha256:00".parse::<Fingerprint>().is_err());
         assert!("".parse::<Fingerprint>().is_err());

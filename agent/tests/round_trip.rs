@@ -1,6 +1,8 @@
 //! Whole runs against a server in memory: what is backed up comes back, unchanged files are not opened, and changes
 //! cost in proportion.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test says what is wrong by failing
+
 mod support;
 
 use agent::backup::{BackupOptions, BackupResult, Source, StreamInput, backup};

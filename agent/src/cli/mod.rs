@@ -21,6 +21,7 @@ use arguments::{
 use clap::Parser;
 use parking_lot::Mutex;
 use repo_format::entry::Profile;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -48,6 +49,7 @@ pub fn main() -> u8 {
         (false, false) => Style::Text,
     };
     let report = Arc::new(Report::new(style));
+    raise_open_files_limit();
     match run(arguments, &report) {
         Ok(code) => code,
         Err(error) => {
@@ -55,6 +57,18 @@ pub fn main() -> u8 {
             report.failure(&error);
             EXIT_FAILED
         }
+    }
+}
+
+/// As many open files as the system lets a process ask for, within reason; without it a restore only opens some files
+/// twice.
+fn raise_open_files_limit() {
+    const OPEN_FILES_WANTED: u64 = 65_536;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES_WANTED, |maximum| maximum.min(OPEN_FILES_WANTED));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        setrlimit(Resource::Nofile, limit).ok();
     }
 }
 

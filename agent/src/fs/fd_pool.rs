@@ -10,6 +10,9 @@ use std::sync::{Arc, Weak};
 
 /// Most descriptors one pool keeps open between uses, unless the process's own limit is low.
 pub const POOLED_FDS_MAX: usize = 256;
+/// Most descriptors of files being restored that stay open between creation and their last byte: about as many small
+/// files as are planned ahead, so that none of them is opened twice.
+pub const POOLED_FILES_MAX: usize = 4096;
 /// Fewest, however low the process's limit is.
 const POOLED_FDS_MIN: usize = 8;
 
@@ -38,9 +41,12 @@ impl FdPool {
 
     /// [`POOLED_FDS_MAX`], or a quarter of what the process may open if that is less.
     pub fn for_process() -> Arc<Self> {
-        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-        let quarter = usize::try_from(allowed / 4).unwrap_or(usize::MAX);
-        Self::new(quarter.clamp(POOLED_FDS_MIN, POOLED_FDS_MAX))
+        Self::new(quarter_of_limit().clamp(POOLED_FDS_MIN, POOLED_FDS_MAX))
+    }
+
+    /// For files being written: [`POOLED_FILES_MAX`], or a quarter of what the process may open if that is less.
+    pub fn for_files() -> Arc<Self> {
+        Self::new(quarter_of_limit().clamp(POOLED_FDS_MIN, POOLED_FILES_MAX))
     }
 
     /// Descriptors held open by the pool now.
@@ -76,6 +82,11 @@ impl FdPool {
             looked_at.push(other);
         }
     }
+}
+
+fn quarter_of_limit() -> usize {
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(allowed / 4).unwrap_or(usize::MAX)
 }
 
 impl Slot {

@@ -137,13 +137,13 @@ impl Uploader {
 }
 
 impl UploadThreads {
-    /// Waits until everything submitted is durable, and commits.
-    pub fn finish(mut self, commit: &Commit) -> Result<api::browse::Snapshot, AgentError> {
+    /// Waits until everything submitted is durable, and commits what `commit` says then.
+    pub fn finish(mut self, commit: impl FnOnce() -> Commit) -> Result<api::browse::Snapshot, AgentError> {
         self.shared.finishing.store(true, Ordering::SeqCst);
         self.shared.wake_all();
         self.join();
         self.shared.stop.check()?;
-        Ok(self.shared.client.commit(&self.shared.vault, &self.shared.session, commit)?)
+        Ok(self.shared.client.commit(&self.shared.vault, &self.shared.session, &commit())?)
     }
 
     fn join(&mut self) {

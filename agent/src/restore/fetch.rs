@@ -22,10 +22,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// File bytes asked for in one request.
 const BATCH_BYTES: u64 = 16 << 20;
-/// Places in files that one request may serve.
-const BATCH_USES_MAX: usize = 16_384;
+/// Places in files that one request may serve. Each may be a small file that is open meanwhile.
+const BATCH_USES_MAX: usize = 512;
 /// Batches waiting to be asked for.
-const BATCHES_WAITING: usize = 2;
+const BATCHES_WAITING: usize = 1;
 /// Requests in flight.
 const FETCHERS: usize = 4;
 /// Compressed bytes received and not yet written.

@@ -186,7 +186,7 @@ fn preview(
     }
     let mut selection = Selection::new(nodes, root_of(snapshot)?, &request.paths)?;
     loop {
-        let (key, entry) = match selection.next()? {
+        let (key, entry) = match selection.advance()? {
             Selected::End => return Ok(()),
             Selected::Gap(error) => {
                 result.failures += 1;
@@ -231,13 +231,13 @@ fn plan(
 ) -> Result<(), AgentError> {
     loop {
         work.stop.check()?;
-        match selection.next()? {
+        match selection.advance()? {
             Selected::End => return Ok(()),
             Selected::Gap(error) => work.failed(b"", &format!("some entries cannot be read: {error}")),
             Selected::Entry(key, entry) => {
                 *entries += 1;
                 place(work, nodes, target, planner, &key, &entry)?;
-                if *entries % 256 == 0 {
+                if entries.is_multiple_of(256) {
                     let bytes = work.written.bytes.load(Ordering::Relaxed);
                     work.report.progress(bytes, || {
                         let files = work.written.files.load(Ordering::Relaxed);

@@ -79,7 +79,7 @@ impl<'n> Selection<'n> {
     }
 
     /// The next entry.
-    pub fn next(&mut self) -> Result<Selected, AgentError> {
+    pub fn advance(&mut self) -> Result<Selected, AgentError> {
         if let Some((key, entry)) = self.ahead.pop_front() {
             return Ok(Selected::Entry(key, Box::new(entry)));
         }

@@ -210,7 +210,7 @@ impl RestoreTarget {
             shared: Arc::new(Shared {
                 options,
                 owners: Owners::default(),
-                files: FdPool::for_process(),
+                files: FdPool::for_files(),
                 report: Mutex::default(),
                 links: Mutex::default(),
                 temporary_number: AtomicU64::new(0),

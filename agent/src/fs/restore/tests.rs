@@ -275,14 +275,14 @@ fn thousands_of_open_files_need_few_descriptors() {
     let folder = tempfile::tempdir().unwrap();
     let target = open(folder.path(), ConflictPolicy::Stop);
     let mut writers = Vec::new();
-    for number in 0..3000 {
+    for number in 0..6000 {
         let content = [number as u8; 100];
         let created = target.create(&key(&format!("/f{number}")), &file(&content), Vec::new()).unwrap();
         let Created::File(writer) = created else { panic!() };
         writer.write_at(50, &content[50..]).unwrap();
         writers.push((writer, content));
     }
-    assert!(target.shared.files.open_count() <= crate::fs::fd_pool::POOLED_FDS_MAX);
+    assert!(target.shared.files.open_count() <= crate::fs::fd_pool::POOLED_FILES_MAX);
     for (number, (writer, content)) in writers.into_iter().enumerate() {
         writer.write_at(0, &content[..50]).unwrap();
         writer.finish().unwrap();
