@@ -26,9 +26,10 @@ pub const GROUP_BYTES: usize = 1 << 20;
 /// Received objects are handed to the store in groups of at most this many.
 pub const GROUP_OBJECTS_MAX: usize = 4096;
 /// Bytes of bodies that may be in memory at once, over all requests; more requests wait.
-pub const BODIES_BYTES_MAX: usize = 64 << 20;
-/// What one request that streams its body reserves of them.
-pub const STREAMED_BODY_BYTES: usize = 2 * (GROUP_BYTES + CHUNK_BYTES_MAX);
+pub const BODIES_BYTES_MAX: usize = 128 << 20;
+/// What one request that streams its body reserves of them: a group at the store and one on its way. Chunks of
+/// [`CHUNK_BYTES_MAX`] need more for a moment; they are rare, and most clients are slower than the store.
+pub const STREAMED_BODY_BYTES: usize = 2 * GROUP_BYTES;
 /// A request waits this long for its share before it is told to try again.
 pub const BODIES_WAIT: Duration = Duration::from_secs(30);
 /// Pieces of an answer that may wait for the client.
@@ -42,4 +43,5 @@ pub const ENTRIES_MAX: usize = 10_000;
 
 const _: () = assert!(UPLOAD_BODY_BYTES_MAX <= BODIES_BYTES_MAX);
 const _: () = assert!(STREAMED_BODY_BYTES <= BODIES_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES_MAX <= 4 * GROUP_BYTES);
 const _: () = assert!(BODIES_BYTES_MAX < u32::MAX as usize);

@@ -85,6 +85,8 @@ pub fn run() -> ExitCode {
 }
 
 fn carry_out(cli: Cli) -> Result<(), CommandError> {
+    // Every file of the server is its own user's alone, also those that libraries make.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Cli { common, command } = cli;
     if let Command::Serve(serve) = command {
         let settings = Settings::new(common, *serve)?;

@@ -133,3 +133,71 @@ impl BodyReader {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{StreamExt, stream};
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn pieces(count: usize, len: usize) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> {
+        stream::iter((0..count).map(move |_| Ok(Bytes::from(vec![7; len]))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_is_truncated() {
+        let body = Body::from_stream(pieces(1, 10).chain(stream::pending()));
+        let mut reader = BodyReader::new(body, 100).unwrap();
+        assert_eq!(reader.next_piece().await.unwrap().unwrap().len(), 10);
+        let started = Instant::now();
+        assert!(matches!(reader.next_piece().await, Err(Refusal::TruncatedBody(_))));
+        assert_eq!(started.elapsed().as_secs(), BODY_IDLE_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_has_an_end() {
+        let trickle = pieces(1_000_000, 1).then(|piece| async {
+            tokio::time::sleep(BODY_IDLE_TIMEOUT / 2).await;
+            piece
+        });
+        let started = Instant::now();
+        let reader = BodyReader::new(Body::from_stream(trickle), 1_000_000).unwrap();
+        assert!(matches!(reader.read_all().await, Err(Refusal::TruncatedBody(_))));
+        assert!(started.elapsed() <= BODY_TIMEOUT + BODY_IDLE_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_exact() {
+        let reader = BodyReader::new(Body::from_stream(pieces(10, 10)), 100).unwrap();
+        assert_eq!(reader.read_all().await.unwrap().len(), 100);
+        let reader = BodyReader::new(Body::from_stream(pieces(10, 10)), 99).unwrap();
+        assert!(matches!(reader.read_all().await, Err(Refusal::TooLarge(_))));
+        assert!(matches!(BodyReader::new(Body::from(vec![0; 100]), 99), Err(Refusal::TooLarge(_))));
+    }
+
+    #[tokio::test]
+    async fn a_refused_body_is_read_to_its_end_within_bounds() {
+        let read = Arc::new(AtomicUsize::new(0));
+        let (done, mut finished) = tokio::sync::mpsc::channel::<()>(1);
+        let counting = |count: usize, len: usize| {
+            let (read, done) = (read.clone(), done.clone());
+            Body::from_stream(pieces(count, len).map(move |piece| {
+                let _held_until_dropped = &done;
+                read.fetch_add(len, Ordering::Relaxed);
+                piece
+            }))
+        };
+        let counter = IntCounter::new("a", "a").unwrap();
+        drop(CountedBody::received(counting(10, 1000), counter.clone()));
+        drop(CountedBody::sent(counting(10, 1000), counter.clone()));
+        drop(CountedBody::received(counting(1_000_000, 1 << 20), counter.clone()));
+        drop(done);
+        // Ends when every body has been dropped for good.
+        assert_eq!(finished.recv().await, None);
+        let expected = 10_000 + UPLOAD_BODY_BYTES_MAX;
+        assert!((expected..=expected + (1 << 20)).contains(&read.load(Ordering::Relaxed)));
+        assert_eq!(counter.get(), 0);
+    }
+}

@@ -63,9 +63,10 @@ pub(crate) async fn envelope(State(state): State<HttpState>, request: Request, n
     span.in_scope(|| {
         tracing::debug!(status = status.as_u16(), milliseconds = started.elapsed().as_millis() as u64, "answered");
     });
-    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
+    let headers = response.headers_mut();
+    headers.extend(HeaderValue::from_str(&id.to_string()).ok().map(|id| (REQUEST_ID, id)));
+    // A backed-up file must never be taken for a page of this server.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let sent = state.metrics.sent_bytes();
     response.map(|body| Body::new(CountedBody::sent(body, sent)))
 }
@@ -107,3 +108,68 @@ fn finish(mut response: Response, id: &RequestId) -> Response {
 /// Marks an answer with an error status whose body is not a problem document (readiness).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnBody;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::{App, AppParts};
+    use crate::clock::SystemClock;
+    use crate::metrics::Metrics;
+    use api::problem::{Code, Problem};
+    use axum::Router;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::{get, post};
+    use control::{Control, SecretKind, TokenSecret};
+    use http_body_util::BodyExt;
+    use hyper::StatusCode;
+    use std::sync::Arc;
+    use store::world::World;
+    use store::{Store, StoreSettings};
+    use tower::ServiceExt;
+
+    async fn state(folder: &std::path::Path) -> HttpState {
+        let master = repo_format::keyring::MasterKey::from_bytes([1; 32]);
+        let store = Store::open(StoreSettings::new(folder.join("store")), World::system(), &master).unwrap();
+        let parts = AppParts {
+            control: Control::open(&folder.join("accounts.sqlite")).await.unwrap(),
+            store: Arc::new(store),
+            clock: Arc::new(SystemClock),
+            local_secret: TokenSecret::generate(SecretKind::Token).unwrap(),
+            master_fingerprint: master.fingerprint(),
+            public_url: "https://localhost".into(),
+        };
+        HttpState::new(Arc::new(App::new(parts).await.unwrap()), Metrics::new().unwrap())
+    }
+
+    async fn problem(router: &Router, request: Request) -> (StatusCode, Problem) {
+        let response = router.clone().oneshot(request).await.unwrap();
+        let (status, id) = (response.status(), response.headers()[&REQUEST_ID].to_str().unwrap().to_owned());
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: Problem = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(problem.instance, Some(id));
+        (status, problem)
+    }
+
+    #[tokio::test]
+    async fn panics_and_answers_of_layers_become_problems_without_internals() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = state(folder.path()).await;
+        async fn panics() -> &'static str {
+            panic!("the secret of the house")
+        }
+        let router = Router::new()
+            .route("/panics", get(panics))
+            .route("/teapot", get(|| async { (StatusCode::IM_A_TEAPOT, "short and stout") }))
+            .route("/unread", post(|| async { "fine" }))
+            .layer(from_fn_with_state(state.clone(), envelope));
+        let get = |path: &str| Request::builder().uri(path).body(Body::empty()).unwrap();
+        let (status, panicked) = problem(&router, get("/panics")).await;
+        assert_eq!((status, panicked.code), (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal));
+        assert!(!panicked.detail.contains("secret"), "{}", panicked.detail);
+        let (_, teapot) = problem(&router, get("/teapot")).await;
+        assert_eq!(teapot.code, Code::BadRequest);
+        assert!(!teapot.detail.contains("stout"), "{}", teapot.detail);
+        let text = String::from_utf8(state.metrics.text().unwrap()).unwrap();
+        assert!(text.contains("route=\"/panics\",status=\"500\"} 1"), "{text}");
+    }
+}
