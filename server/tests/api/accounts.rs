@@ -155,3 +155,22 @@ async fn the_master_key_is_confirmed_by_reading_it_back() {
     let sheet = server.command(&["master-key", "show-sheet"]).stdout;
     assert!(String::from_utf8(sheet).unwrap().contains(&key[..10]));
 }
+
+/// With the feature `testing` only: the clock of a running server is moved by a file.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn a_token_expires_when_its_time_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let offset = folder.path().join("clock");
+    let server = Server::start_with_environment(&[(server::clock::CLOCK_FILE_VARIABLE, offset.to_str().unwrap())]);
+    let anna = server.user("anna");
+    let hour = token(&server, &["--vault", &anna.vault, "--valid-seconds", "3600"]);
+    let client = server.client(&hour.secret);
+    let _: Me = ok(client.get("/api/v1/me").await).await;
+    std::fs::write(&offset, "3500").unwrap();
+    let _: Me = ok(client.get("/api/v1/me").await).await;
+    std::fs::write(&offset, "3601").unwrap();
+    refused(client.get("/api/v1/me").await, StatusCode::UNAUTHORIZED, Code::TokenExpired).await;
+    std::fs::write(&offset, "-10").unwrap();
+    let _: Me = ok(client.get("/api/v1/me").await).await;
+}

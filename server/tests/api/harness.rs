@@ -59,10 +59,24 @@ impl Server {
 
     /// On a data folder that may hold something.
     pub fn start_on(data: &Path, arguments: &[&str]) -> Server {
+        Self::start_process(data, arguments, &[])
+    }
+
+    /// On a fresh data folder, with environment variables.
+    #[cfg(feature = "testing")]
+    pub fn start_with_environment(variables: &[(&str, &str)]) -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self::start_process(&folder.path().join("data"), &[], variables);
+        server.folder = Some(folder);
+        server
+    }
+
+    fn start_process(data: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Server {
         let output = data.with_extension(format!("out-{}", std::process::id()));
         let log = data.with_extension("log");
         let mut command = program(data);
         command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]).args(arguments);
+        command.envs(variables.iter().copied());
         command.stdout(File::create(&output).unwrap());
         command.stderr(File::options().create(true).append(true).open(&log).unwrap());
         // Files of a run that was killed must not be taken for this one's.

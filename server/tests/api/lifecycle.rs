@@ -1,10 +1,11 @@
 //! Starting, stopping, a full disk, and mistakes at the start.
 
-use crate::harness::{Server, Tree, body, ok, program, refused};
+use crate::harness::{Server, Tree, VaultClient, body, ok, program, refused};
 use api::problem::Code;
 use api::upload::{Durable, Received};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
 async fn a_running_upload_finishes_before_the_server_stops() {
@@ -134,4 +135,49 @@ async fn http2_is_offered_and_metrics_have_a_door_of_their_own() {
     let door = format!("http://{}", server.run_file("metrics-address"));
     assert_eq!(client.http.get(format!("{door}/healthz")).send().await.unwrap().text().await.unwrap(), "ok\n");
     assert!(client.http.get(format!("{door}/readyz")).send().await.unwrap().status().is_success());
+}
+
+#[tokio::test]
+async fn a_change_of_the_master_key_survives_being_cut_short() {
+    let server = Server::start();
+    let anna = server.user("anna");
+    let keys = anna.keys().await.to_bytes();
+    let (data, secret) = (server.data().to_owned(), anna.client.secret.clone());
+    let folder = server.stop();
+    let (key, next) = (data.join("master.key"), data.join("master.key.next"));
+    let old = std::fs::read(&key).unwrap();
+    let opens = |expected: Vec<u8>| {
+        let (data, secret, key, next, vault) =
+            (data.clone(), secret.clone(), key.clone(), next.clone(), anna.vault.clone());
+        async move {
+            let server = Server::start_on(&data, &[]);
+            let anna = VaultClient { client: server.client(&secret), vault };
+            assert_eq!(anna.keys().await.to_bytes(), keys);
+            server.stop();
+            assert_eq!(std::fs::read(&key).unwrap(), expected);
+            assert!(!next.exists());
+        }
+    };
+    // Cut before the keyring was wrapped again: the waiting key opens nothing.
+    server::master_key::store(&next, &server::master_key::generate().unwrap()).unwrap();
+    opens(old.clone()).await;
+    // Cut behind it: the waiting key is the one.
+    assert!(program(&data).args(["master-key", "rotate"]).output().unwrap().status.success());
+    let new = std::fs::read(&key).unwrap();
+    assert_ne!(new, old);
+    server::master_key::store(&next, &server::master_key::read_file(&key, true).unwrap()).unwrap();
+    std::fs::write(&key, &old).unwrap();
+    opens(new).await;
+    drop(folder);
+}
+
+#[tokio::test]
+async fn what_is_not_tls_is_turned_away() {
+    let server = Server::start();
+    let mut stream = tokio::net::TcpStream::connect(server.run_file("address")).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"));
+    assert!(server.metrics().await.contains("holdfast_tls_handshake_failures_total 1"));
 }
