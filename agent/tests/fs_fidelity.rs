@@ -1,6 +1,8 @@
 //! A tree with every oddity a file system allows goes through scan, reading and restore, with memory in place of the
 //! server, and must come back the same. The comparison shares no code with the agent.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test says what is wrong by failing
+
 use agent::fs::{
     Created, FileReader, MetadataReader, Piece, RestoreOptions, RestoreReport, RestoreTarget, ScanEvent, ScanItem,
     ScanOptions, Scanner, SmallRead, raw_xattrs, read_small,

@@ -1,6 +1,8 @@
 //! Scan and restore by somebody who is not root: what may not be read is reported, what may not be set is listed in
 //! the report, and everything else comes back. When the tests run as root, this one runs itself again as `nobody`.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test says what is wrong by failing
+
 use agent::fs::{
     ConflictPolicy, Created, FileReader, ProblemKind, RawXattr, ReadError, RestoreOptions, RestoreTarget, ScanEvent,
     ScanOptions, Scanner, WarningKind,
