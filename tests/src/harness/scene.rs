@@ -141,19 +141,6 @@ fn unexpected_lines<'l>(log: &'l str, expected: &[&str]) -> Vec<&'l str> {
         .collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_gate_lets_only_expected_lines_through() {
-        let log = "t  INFO a: b\nt  WARN a: the disk is full\nt ERROR a: broken\n";
-        assert_eq!(unexpected_lines(log, &["disk is full"]), ["t ERROR a: broken"]);
-        assert_eq!(unexpected_lines(log, &[]).len(), 2);
-        assert!(unexpected_lines(log, &["disk", "broken"]).is_empty());
-    }
-}
-
 /// The last line of `--json` output, from a command that must have ended with `code`.
 pub fn summary(outcome: &Outcome, code: i32) -> io::Result<Value> {
     if outcome.code != Some(code) {
@@ -165,4 +152,17 @@ pub fn summary(outcome: &Outcome, code: i32) -> io::Result<Value> {
 
 fn json_lines(text: &str) -> io::Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).map_err(io::Error::other)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_gate_lets_only_expected_lines_through() {
+        let log = "t  INFO a: b\nt  WARN a: the disk is full\nt ERROR a: broken\n";
+        assert_eq!(unexpected_lines(log, &["disk is full"]), ["t ERROR a: broken"]);
+        assert_eq!(unexpected_lines(log, &[]).len(), 2);
+        assert!(unexpected_lines(log, &["disk", "broken"]).is_empty());
+    }
 }
