@@ -95,6 +95,36 @@ fn versions(scene: &Scene, source: &Path) {
     assert_eq!(check.code, Some(0), "{}{}", check.text(), check.stderr);
 }
 
+/// The programs of this machine, topped up with a seeded tree where they are fewer than 5 GB and 100,000 files.
+#[test]
+#[ignore = "long: ./check --long"]
+fn a_real_system_comes_back() {
+    let scene = Scene::new().unwrap();
+    let system = Path::new("/usr");
+    let goal = Totals { files: 100_000, bytes: 5_000_000_000 };
+    let more = scene.path("more");
+    fs::create_dir(&more).unwrap();
+    let topped_up = trees::top_up(&more, trees::totals(system).unwrap(), goal, scene.seed).unwrap();
+    eprintln!("topped up by {topped_up:?}");
+    let backup = || {
+        let arguments = ["backup".as_ref(), "--json".as_ref(), system.as_os_str(), more.as_os_str()];
+        summary(&scene.agent.run(arguments).unwrap(), 0).unwrap()
+    };
+    let first = backup();
+    assert!(count(&first, "files") >= goal.files && count(&first, "logical_bytes") >= goal.bytes * 99 / 100, "{first}");
+    let second = backup();
+    assert_eq!((count(&second, "files_opened"), count(&second, "files_rebundled")), (0, 0), "{second}");
+    let target = scene.path("target");
+    let outcome =
+        scene.agent.run(["restore".as_ref(), "latest".as_ref(), "--to".as_ref(), target.as_os_str()]).unwrap();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    for source in [system, &more] {
+        let restored = target.join(source.strip_prefix("/").unwrap());
+        let report = tests::compare::compare(source, &restored, tests::compare::Options::default()).unwrap();
+        assert!(report.is_equal(), "{report}");
+    }
+}
+
 #[test]
 fn a_large_directory_comes_back() {
     large_directory(10_000);
