@@ -1,13 +1,19 @@
 //! One backup from beginning to end: the upload session, the base snapshot, the run, the commit, the cache.
 
+mod preview;
+mod progress;
+mod stream;
+
+pub use preview::{BackupPreview, preview, preview_text};
+
 use crate::cache::files::{FilesReader, FilesWriter};
 use crate::cache::nodes::{BaseNodes, NodesWriter};
 use crate::cache::series_folder;
 use crate::client::ClientError;
-use crate::config::private_folder;
+use crate::config::{private_folder, remove_partials};
 use crate::connection::{Connection, root_of};
 use crate::error::AgentError;
-use crate::fs::{Piece, ReadError, ScanOptions, Scanner};
+use crate::fs::{ReadError, ScanOptions, Scanner};
 use crate::pipeline::assemble::{Assembler, CacheWriters};
 use crate::pipeline::content::{ContentWriter, StoreError};
 use crate::pipeline::counters::{Counters, Counts};
@@ -20,17 +26,16 @@ use crate::stop::Stop;
 use api::browse::Snapshot;
 use api::problem::Code;
 use api::upload::{BeginUpload, Commit, RunSummary, UploadSession};
+use progress::{Estimate, Ticker};
 use repo_format::entry::{Entry, EntryKind, PathKey, Profile, Time};
 use repo_format::id::{NodeId, ObjectId};
 use serde::Serialize;
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout};
+use std::process::Child;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How often progress is shown and reported.
-const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
+use std::time::Instant;
+use stream::OpenInput;
 
 /// What is backed up.
 pub enum Source {
@@ -134,11 +139,17 @@ pub fn backup(
     let folder = series_folder(&connection.folders, &connection.login, &options.computer, &series);
     let attempt = Attempt { connection, run: &run, session: &session, base: base.as_ref(), folder, started };
     let ticker = Ticker::start(report.clone(), counters.clone());
+    let estimate = match (&source, attempt.base) {
+        (Source::Paths { roots, options }, None) if report.shows_progress() => {
+            Some(Estimate::start(report.clone(), roots.clone(), options.as_ref().clone()))
+        }
+        _ => None,
+    };
     let outcome = stop.explain(attempt.make(source, threads, |root| Commit {
         root: root.to_string(),
         summary: summary(&counters.counts(), paths, options, started),
     }));
-    drop(ticker);
+    drop((ticker, estimate));
     report.end_progress();
     let (snapshot, root, cache) = match outcome {
         Ok(made) => made,
@@ -229,11 +240,7 @@ impl Attempt<'_> {
         Ok((snapshot, root, cache))
     }
 
-    fn scan(
-        &self,
-        roots: &[PathBuf],
-        mut options: ScanOptions,
-    ) -> Result<(NodeId, Option<CacheWriters>), AgentError> {
+    fn scan(&self, roots: &[PathBuf], mut options: ScanOptions) -> Result<(NodeId, Option<CacheWriters>), AgentError> {
         options.own_directories.push(self.connection.folders.cache.clone());
         let scan = Scanner::new(roots, options).map_err(|error| AgentError::Usage(error.to_string()))?;
         let cache = self.cache_writers();
@@ -248,6 +255,7 @@ impl Attempt<'_> {
     fn cache_writers(&self) -> Option<CacheWriters> {
         let create = || {
             private_folder(&self.folder)?;
+            remove_partials(&self.folder);
             let files = FilesWriter::create(&self.folder)?;
             Ok(CacheWriters { files, nodes: NodesWriter::create(&self.folder)? })
         };
@@ -291,101 +299,6 @@ impl Attempt<'_> {
         let mut assembler = Assembler::new(self.run, None, None)?;
         assembler.take(Outcome { key, entry: Box::new(entry), body: Body::Ready, record: None, link: Link::None })?;
         Ok(assembler.finish()?.0)
-    }
-}
-
-/// A stream being read; a command that is not waited for is killed.
-enum OpenInput {
-    Reader(Box<dyn Read + Send>),
-    Command { child: Child, output: ChildStdout, ended: bool },
-}
-
-impl OpenInput {
-    fn new(input: StreamInput) -> Result<Self, AgentError> {
-        match input {
-            StreamInput::Reader(reader) => Ok(OpenInput::Reader(reader)),
-            StreamInput::Command(mut child) => match child.stdout.take() {
-                Some(output) => Ok(OpenInput::Command { child, output, ended: false }),
-                None => Err(AgentError::CommandFailed("its output is not connected".into())),
-            },
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Piece, ReadError> {
-        loop {
-            let read = match self {
-                OpenInput::Reader(reader) => reader.read(buffer),
-                OpenInput::Command { output, .. } => output.read(buffer),
-            };
-            match read {
-                Ok(0) => return Ok(Piece::End),
-                Ok(len) => return Ok(Piece::Data(len)),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// The stream has ended; a command must have succeeded.
-    fn finish(mut self) -> Result<(), AgentError> {
-        let OpenInput::Command { child, ended, .. } = &mut self else { return Ok(()) };
-        let status = child.wait().map_err(|error| AgentError::CommandFailed(error.to_string()))?;
-        *ended = true;
-        if status.success() { Ok(()) } else { Err(AgentError::CommandFailed(status.to_string())) }
-    }
-}
-
-impl Drop for OpenInput {
-    fn drop(&mut self) {
-        if let OpenInput::Command { child, ended: false, .. } = self {
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
-}
-
-/// Shows progress until it is dropped.
-struct Ticker {
-    end: Option<crossbeam_channel::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-#[derive(Serialize)]
-struct ProgressEvent {
-    event: &'static str,
-    elapsed_ms: u64,
-    counters: Counts,
-}
-
-impl Ticker {
-    fn start(report: Arc<Report>, counters: Arc<Counters>) -> Self {
-        let (end, ended) = crossbeam_channel::bounded::<()>(0);
-        let clock = Instant::now();
-        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || {
-            let mut reported = Instant::now();
-            while ended.recv_timeout(PROGRESS_PERIOD) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-                let counts = counters.counts();
-                report.progress(counts.logical_bytes.max(counts.bytes_read), || {
-                    let (files, sent) = (counts.files, human_bytes(counts.chunk_bytes_sent));
-                    format!("{files} files, {} unchanged, {sent} sent", counts.files_unchanged)
-                });
-                if reported.elapsed() >= 2 * PROGRESS_PERIOD {
-                    reported = Instant::now();
-                    let elapsed_ms = clock.elapsed().as_millis() as u64;
-                    report.json(&ProgressEvent { event: "progress", elapsed_ms, counters: counts });
-                }
-            }
-        });
-        Ticker { end: Some(end), thread: thread.ok() }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.end.take();
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok();
-        }
     }
 }
 

@@ -183,11 +183,7 @@ pub fn list(
 }
 
 /// The entry at `path`; the root directory need not have one.
-fn lookup(
-    nodes: &ServerNodes,
-    snapshot: &Snapshot,
-    path: &[u8],
-) -> Result<(PathKey, Option<Entry>), AgentError> {
+fn lookup(nodes: &ServerNodes, snapshot: &Snapshot, path: &[u8]) -> Result<(PathKey, Option<Entry>), AgentError> {
     let missing = || AgentError::Usage(format!("{} is not in snapshot {}", printable(path), snapshot.id));
     let key = PathKey::from_path(path).map_err(|_| missing())?;
     let entry = Cursor::new(nodes, root_of(snapshot)?).lookup(&key)?;
@@ -365,12 +361,7 @@ fn same_visible_metadata(a: &Entry, b: &Entry) -> bool {
 }
 
 /// `cat`: the content of one file. Holes are written as zeros.
-pub fn cat(
-    connection: &Connection,
-    snapshot: &Snapshot,
-    path: &[u8],
-    out: &mut dyn Write,
-) -> Result<(), AgentError> {
+pub fn cat(connection: &Connection, snapshot: &Snapshot, path: &[u8], out: &mut dyn Write) -> Result<(), AgentError> {
     let nodes = connection.nodes();
     let shown = || printable(path);
     let (_, entry) = lookup(&nodes, snapshot, path)?;
@@ -400,9 +391,9 @@ pub fn cat(
                 Element::Data { chunk, offset, len } => {
                     let plain = chunks.get(&chunk).map(Vec::as_slice).unwrap_or_default();
                     let start = offset as usize;
-                    let bytes = plain.get(start..start + len as usize).ok_or_else(|| {
-                        crate::nodes::unavailable("chunk", &chunk.into(), "missing")
-                    })?;
+                    let bytes = plain
+                        .get(start..start + len as usize)
+                        .ok_or_else(|| crate::nodes::unavailable("chunk", &chunk.into(), "missing"))?;
                     out.write_all(bytes).map_err(failed)?;
                 }
             }
@@ -426,16 +417,18 @@ fn fetch(
     ids.dedup();
     let (mut chunks, mut failure) = (HashMap::new(), None);
     for part in ids.chunks(api::objects::GET_IDS_MAX) {
-        connection.client.objects(&connection.vault, part, &mut |record| {
-            match open_chunk(decompressor, &connection.keys, &record) {
-                Ok(plain) => {
-                    chunks.insert(record.id.as_chunk(), plain);
-                    true
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    false
-                }
+        connection.client.objects(&connection.vault, part, &mut |record| match open_chunk(
+            decompressor,
+            &connection.keys,
+            &record,
+        ) {
+            Ok(plain) => {
+                chunks.insert(record.id.as_chunk(), plain);
+                true
+            }
+            Err(error) => {
+                failure = Some(error);
+                false
             }
         })?;
     }

@@ -95,8 +95,11 @@ impl Check<'_> {
         }
         let mut decompressor = Decompressor::new()?;
         while !waiting.is_empty() {
-            let ids: Vec<ObjectId> =
-                waiting.split_off(waiting.len().saturating_sub(NODES_AT_ONCE)).into_iter().map(ObjectId::from).collect();
+            let ids: Vec<ObjectId> = waiting
+                .split_off(waiting.len().saturating_sub(NODES_AT_ONCE))
+                .into_iter()
+                .map(ObjectId::from)
+                .collect();
             let (keys, result, bad) = (&self.connection.keys, &mut self.result, &mut self.bad);
             self.connection.client.objects(&self.connection.vault, &ids, &mut |record| {
                 let opened = open_record(&mut decompressor, &record, ObjectKind::Node).and_then(|plain| {
@@ -128,8 +131,7 @@ impl Check<'_> {
     /// Asks the server which chunks it has sound, through an upload session that is given up afterwards.
     fn ask(&mut self, chunks: &[ChunkId]) -> Result<(), AgentError> {
         let (client, vault) = (&self.connection.client, &self.connection.vault);
-        let begin =
-            BeginUpload { computer: computer_name(), series: CHECK_SERIES.to_owned(), base_snapshot: None };
+        let begin = BeginUpload { computer: computer_name(), series: CHECK_SERIES.to_owned(), base_snapshot: None };
         let session = match client.begin(vault, &begin) {
             Ok(session) => session,
             Err(error) if error.code() == Some(Code::Forbidden) => {

@@ -163,9 +163,14 @@ impl Client {
         let path = format!("/vaults/{vault}/uploads/{session}/have");
         let answer = self.call(Method::Post, &path, api::BINARY, id_bytes(ids))?;
         if answer.body.len() != ids.len() || answer.body.iter().any(|byte| *byte > 1) {
-            return Err(ClientError::Protocol(format!("`have` of {} ids answered {} bytes", ids.len(), answer.body.len())));
+            return Err(ClientError::Protocol(format!(
+                "`have` of {} ids answered {} bytes",
+                ids.len(),
+                answer.body.len()
+            )));
         }
-        let incarnation = answer.incarnation.ok_or_else(|| ClientError::Protocol("`have` names no incarnation".into()))?;
+        let incarnation =
+            answer.incarnation.ok_or_else(|| ClientError::Protocol("`have` names no incarnation".into()))?;
         Ok((answer.body.iter().map(|byte| *byte == 1).collect(), incarnation))
     }
 
@@ -270,13 +275,7 @@ impl Client {
     }
 
     /// Tries until it succeeds, is refused, or patience ends.
-    fn call(
-        &self,
-        method: Method,
-        path: &str,
-        content_type: &'static str,
-        body: Bytes,
-    ) -> Result<Answer, ClientError> {
+    fn call(&self, method: Method, path: &str, content_type: &'static str, body: Bytes) -> Result<Answer, ClientError> {
         let request = Request { method, path: format!("{}{path}", api::PREFIX), content_type, body };
         let started = Instant::now();
         let mut failures = 0;

@@ -99,19 +99,16 @@ impl Login {
             Err(error) => return Err(AgentError::file(path, error)),
         };
         // The parser's own message would quote the line, and with it perhaps the token.
-        toml::from_str(&text).map_err(|_| AgentError::BadFile {
-            path,
-            detail: "is not a login file; run `holdfast login` again".into(),
-        })
+        toml::from_str(&text)
+            .map_err(|_| AgentError::BadFile { path, detail: "is not a login file; run `holdfast login` again".into() })
     }
 
     /// Stores it, readable by its owner only.
     pub fn save(&self, folders: &Folders) -> Result<PathBuf, AgentError> {
         let path = folders.login_file();
-        let text = toml::to_string(self).map(Zeroizing::new).map_err(|_| AgentError::BadFile {
-            path: path.clone(),
-            detail: "cannot be written".into(),
-        })?;
+        let text = toml::to_string(self)
+            .map(Zeroizing::new)
+            .map_err(|_| AgentError::BadFile { path: path.clone(), detail: "cannot be written".into() })?;
         private_folder(&folders.config)?;
         replace_file(&path, text.as_bytes())?;
         Ok(path)
@@ -147,6 +144,16 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
     let write = file.write_all(bytes).and_then(|()| file.sync_all());
     write.map_err(|error| AgentError::file(&partial, error))?;
     std::fs::rename(&partial, path).map_err(|error| AgentError::file(path, error))
+}
+
+/// Removes what interrupted runs left in a folder of files made by [`create_partial`].
+pub fn remove_partials(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "partial") {
+            std::fs::remove_file(entry.path()).ok();
+        }
+    }
 }
 
 /// Opens a new file next to `path`, to be renamed over it when complete. Its name holds the process id, so that two

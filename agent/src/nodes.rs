@@ -147,11 +147,7 @@ fn open_node(decompressor: &mut Decompressor, keys: &IdKeys, record: &Record) ->
 }
 
 /// Plaintext of a record of `kind`, unpacked within its declared length. The caller checks the id.
-pub fn open_record(
-    decompressor: &mut Decompressor,
-    record: &Record,
-    kind: ObjectKind,
-) -> Result<Vec<u8>, AgentError> {
+pub fn open_record(decompressor: &mut Decompressor, record: &Record, kind: ObjectKind) -> Result<Vec<u8>, AgentError> {
     let word = if kind == ObjectKind::Node { "node" } else { "chunk" };
     match record.codec {
         CODEC_ABSENT => Err(unavailable(word, &record.id, "missing")),

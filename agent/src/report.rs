@@ -8,6 +8,9 @@ use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+/// The progress line when the total is known.
+const WITH_TOTAL: &str = "{bar:24} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta} {wide_msg}";
+
 /// How much is said, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Style {
@@ -122,10 +125,7 @@ impl Report {
             return;
         }
         let (bar, template) = match total {
-            Some(total) => (
-                ProgressBar::new(total),
-                "{bar:24} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta} {wide_msg}",
-            ),
+            Some(total) => (ProgressBar::new(total), WITH_TOTAL),
             None => (ProgressBar::new_spinner(), "{spinner} {bytes} {binary_bytes_per_sec} {elapsed} {wide_msg}"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -133,6 +133,21 @@ impl Report {
         }
         bar.enable_steady_tick(Duration::from_millis(250));
         *self.bar.lock() = Some(bar);
+    }
+
+    /// Whether a progress line is shown.
+    pub fn shows_progress(&self) -> bool {
+        self.bar.lock().is_some()
+    }
+
+    /// How much there is in all, once known.
+    pub fn set_total(&self, total: u64) {
+        if let Some(bar) = &*self.bar.lock()
+            && let Ok(style) = ProgressStyle::with_template(WITH_TOTAL)
+        {
+            bar.set_length(total);
+            bar.set_style(style);
+        }
     }
 
     /// How far it is: bytes done and a few words.

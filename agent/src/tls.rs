@@ -186,7 +186,9 @@ impl ServerCertVerifier for Verifier {
                 unverified,
             )),
             Judge::Nothing => Err(self.refuse(
-                format!("this system knows no certificate authorities; if {found} is your server, log in with --fingerprint"),
+                format!(
+                    "this system knows no certificate authorities; if {found} is your server, log in with --fingerprint"
+                ),
                 unverified,
             )),
             Judge::Issued(verifier) => verifier

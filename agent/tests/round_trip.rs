@@ -85,9 +85,10 @@ impl Scene {
 }
 
 fn settle(path: &Path) {
-    let newest = listing_paths(path).into_iter().map(|path| fs::symlink_metadata(path).unwrap()).map(|stat| {
-        i128::from(stat.ctime()) * 1_000_000_000 + i128::from(stat.ctime_nsec())
-    });
+    let newest = listing_paths(path)
+        .into_iter()
+        .map(|path| fs::symlink_metadata(path).unwrap())
+        .map(|stat| i128::from(stat.ctime()) * 1_000_000_000 + i128::from(stat.ctime_nsec()));
     let newest = newest.max().unwrap();
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i128;
     while now() < newest + 40_000_000 {
@@ -216,7 +217,10 @@ fn changes_cost_in_proportion_and_both_versions_come_back() {
     let said = Said::default();
     let counts = diff(&scene.connection, &first.snapshot, &second.snapshot, &said.report()).unwrap();
     let text = said.text();
-    assert!(text.contains("folder 2/file 3") && text.contains("folder 9/new") && text.contains("folder 4/file 1"), "{text}");
+    assert!(
+        text.contains("folder 2/file 3") && text.contains("folder 9/new") && text.contains("folder 4/file 1"),
+        "{text}"
+    );
     // `large` has two names; the folders changed their times.
     assert_eq!((counts.added, counts.removed, counts.changed), (2, 1, 3), "{text}");
     let said = Said::default();
@@ -249,7 +253,8 @@ fn parts_come_back_alone() {
     assert_eq!(listing(&below.join("folder 2")), listing(&wanted));
     assert!(below.join("large").exists() && !below.join("folder 1").exists());
     let mut out = Vec::new();
-    cat(&scene.connection, &first.snapshot, scene.source().join("holes").to_str().unwrap().as_bytes(), &mut out).unwrap();
+    cat(&scene.connection, &first.snapshot, scene.source().join("holes").to_str().unwrap().as_bytes(), &mut out)
+        .unwrap();
     assert_eq!(out, fs::read(scene.source().join("holes")).unwrap());
 }
 

@@ -161,14 +161,7 @@ impl FilesReader {
         let matches = reader.array::<8>().ok()? == *MAGIC && reader.array::<32>().ok()? == *root.as_bytes();
         let seconds = i64::from_le_bytes(reader.array().ok()?);
         let started = Time { seconds, nanoseconds: reader.u32().ok()? };
-        matches.then(|| FilesReader {
-            path,
-            started,
-            input,
-            block: Vec::new().into_iter(),
-            head: None,
-            index: None,
-        })
+        matches.then(|| FilesReader { path, started, input, block: Vec::new().into_iter(), head: None, index: None })
     }
 
     /// What is remembered under `key`. Keys must be asked for in ascending order.

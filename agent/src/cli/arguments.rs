@@ -124,6 +124,9 @@ pub struct BackupArguments {
     /// How large files are cut: `fine` for database dumps, `image` for disk images [default: default, for streams fine].
     #[arg(long, value_enum)]
     pub profile: Option<ProfileArgument>,
+    /// Only say what would be read.
+    #[arg(long, conflicts_with = "stdin")]
+    pub dry_run: bool,
     /// Largest upload rate, bytes per second; K, M and G are understood.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub limit_upload: Option<u64>,

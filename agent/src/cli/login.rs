@@ -28,11 +28,7 @@ struct LoggedIn<'a> {
     vault: &'a str,
 }
 
-pub(super) fn login(
-    arguments: &LoginArguments,
-    folders: &Folders,
-    report: &Report,
-) -> Result<u8, AgentError> {
+pub(super) fn login(arguments: &LoginArguments, folders: &Folders, report: &Report) -> Result<u8, AgentError> {
     let trust = match (&arguments.fingerprint, &arguments.ca) {
         (Some(text), _) => Trust::Pinned(text.parse().map_err(|error| AgentError::Usage(format!("{error}")))?),
         (None, Some(path)) => {

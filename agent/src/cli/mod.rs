@@ -161,6 +161,13 @@ fn run_backup(
         workers,
     };
     let connection = open(arguments.limit_upload)?;
+    if arguments.dry_run
+        && let Source::Paths { roots, options: scan } = source
+    {
+        let preview = backup::preview(&connection, &roots, *scan, &options, report)?;
+        report.result(&preview, &backup::preview_text(&preview));
+        return Ok(if preview.warnings > 0 { EXIT_WARNINGS } else { EXIT_COMPLETE });
+    }
     // A command is started only when the server is known to answer.
     let source = match source {
         Source::Stream { name, .. } if arguments.stdin_from_command => {
@@ -243,11 +250,7 @@ fn list(connection: &Connection, arguments: LsArguments, report: &Report) -> Res
     Ok(EXIT_COMPLETE)
 }
 
-fn run_restore(
-    connection: &Connection,
-    arguments: RestoreArguments,
-    report: &Arc<Report>,
-) -> Result<u8, AgentError> {
+fn run_restore(connection: &Connection, arguments: RestoreArguments, report: &Arc<Report>) -> Result<u8, AgentError> {
     let snapshot = pick(&connection.snapshots()?, &arguments.snapshot, &to_filter(arguments.filter)?)?;
     let on_conflict =
         arguments.on_conflict.parse().map_err(|error| AgentError::Usage(format!("--on-conflict: {error}")))?;

@@ -51,10 +51,7 @@ impl<'r> ContentWriter<'r> {
     }
 
     /// Stores what `next` yields until its end.
-    pub fn store(
-        &mut self,
-        mut next: impl FnMut(&mut [u8]) -> Result<Piece, ReadError>,
-    ) -> Result<Stored, StoreError> {
+    pub fn store(&mut self, mut next: impl FnMut(&mut [u8]) -> Result<Piece, ReadError>) -> Result<Stored, StoreError> {
         self.buffer.resize(READ_BUFFER_BYTES, 0);
         let mut buffer = std::mem::take(&mut self.buffer);
         let stored = self.store_with(&mut buffer, &mut next);

@@ -140,7 +140,8 @@ impl<'b> Walk<'b> {
         };
         let link = self.link(&item);
         let status = Remembered::of(&item.stat);
-        let remembered = self.base.as_mut().and_then(|base| base.files.as_mut()).and_then(|files| files.find(&item.key));
+        let remembered =
+            self.base.as_mut().and_then(|base| base.files.as_mut()).and_then(|files| files.find(&item.key));
         let known = match before {
             Some(entry) if remembered == Some(status) && same_shape(&entry, &item) => Some(entry),
             Some(entry) if !matches!(entry.kind, EntryKind::File { .. }) => None,
@@ -256,7 +257,9 @@ impl<'b> Walk<'b> {
         if !is_damage(&error) {
             return Err(error);
         }
-        self.run.report.remark(b"", &format!("the last snapshot cannot be compared with ({error}); files are read again"));
+        self.run
+            .report
+            .remark(b"", &format!("the last snapshot cannot be compared with ({error}); files are read again"));
         (self.base, self.cursor, self.moved) = (None, None, None);
         Ok(())
     }

@@ -125,9 +125,8 @@ pub fn restore(
     report.start_progress(Some(snapshot.logical_bytes).filter(|_| request.paths.is_empty()));
     let mut selection = Selection::new(&nodes, root, &request.paths)?;
     let entries = &mut result.entries;
-    let outcome = fetch::run(&work, request.workers, |planner| {
-        plan(&work, &nodes, &mut selection, &target, planner, entries)
-    });
+    let outcome =
+        fetch::run(&work, request.workers, |planner| plan(&work, &nodes, &mut selection, &target, planner, entries));
     report.end_progress();
     outcome?;
     let summary = target.finish().map_err(restore_error)?;
@@ -241,7 +240,10 @@ fn plan(
                     let bytes = work.written.bytes.load(Ordering::Relaxed);
                     work.report.progress(bytes, || {
                         let files = work.written.files.load(Ordering::Relaxed);
-                        format!("{files} files, {} received", human_bytes(work.written.received_bytes.load(Ordering::Relaxed)))
+                        format!(
+                            "{files} files, {} received",
+                            human_bytes(work.written.received_bytes.load(Ordering::Relaxed))
+                        )
                     });
                 }
             }

@@ -300,7 +300,9 @@ impl FakeServer {
                     let view = NodeView::parse(&plain).unwrap();
                     let children =
                         view.nodes().map(ObjectId::from).chain(view.chunks().map(ObjectId::from)).collect::<Vec<_>>();
-                    missing.extend(children.iter().filter(|id| !state.has(id) && !new.contains_key(*id)).map(|id| id.to_string()));
+                    missing.extend(
+                        children.iter().filter(|id| !state.has(id) && !new.contains_key(*id)).map(|id| id.to_string()),
+                    );
                     let stored = Stored {
                         kind: ObjectKind::Node,
                         codec: record.codec,
