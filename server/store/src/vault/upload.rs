@@ -280,12 +280,11 @@ impl Vault {
         let places = self.append(&sealed, &frames)?;
         let rows: HashMap<ObjectId, ObjectRow> =
             sealed.iter().zip(&places).map(|(object, place)| (object.id, object.row(*place))).collect();
-        self.barrier()?;
-        let outcome = {
+        let outcome = self.barrier().and_then(|()| {
             let mut state = self.state.lock();
             let incarnation = self.incarnation_of(&state);
             self.apply(&mut state, session, &nodes, &rows).map(|ticket| (ticket, incarnation))
-        };
+        });
         if outcome.is_err() {
             let mut appender = self.appender.lock();
             for place in &places {
