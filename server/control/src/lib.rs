@@ -13,5 +13,5 @@ mod token;
 pub use account::{Customer, DEFAULT_CUSTOMER, User, UserName, Vault};
 pub use database::Control;
 pub use error::ControlError;
-pub use secret::{SecretKind, TokenSecret};
+pub use secret::{SecretDigest, SecretKind, TokenSecret};
 pub use token::{FreshToken, Rights, Token, TokenId, TokenScope, TokenState};

@@ -65,18 +65,27 @@ impl TokenSecret {
         &self.text
     }
 
-    /// Whether both are the same secret; by their hashes, so that time tells nothing of either.
-    pub fn same_as(&self, other: &TokenSecret) -> bool {
-        self.hash() == other.hash()
+    /// What is stored and searched for. Looking it up leaks by time at most how a digest of the caller's own choosing
+    /// sorts among digests, never a part of a secret.
+    pub fn digest(&self) -> SecretDigest {
+        SecretDigest(blake3::derive_key("holdfast 2026-11 stored hash of a bearer secret", self.text.as_bytes()))
     }
+}
 
-    /// What is stored and searched for, hexadecimal. Looking a hash up leaks by time at most how a hash of the
-    /// caller's own choosing sorts among hashes, never a part of a secret.
-    pub(crate) fn hash(&self) -> String {
-        blake3::derive_key("holdfast 2026-11 stored hash of a bearer secret", self.text.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+/// Stands for a secret without giving it away.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SecretDigest([u8; 32]);
+
+impl SecretDigest {
+    /// As stored.
+    pub(crate) fn to_hexadecimal(self) -> String {
+        data_encoding::HEXLOWER.encode(&self.0)
+    }
+}
+
+impl fmt::Debug for SecretDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretDigest(..)")
     }
 }
 
@@ -111,7 +120,7 @@ mod tests {
         let secret = TokenSecret::generate(SecretKind::Token).unwrap();
         let text = secret.expose().to_owned();
         assert_eq!(text.len(), 3 + BODY_CHARACTERS + 1 + CHECK_CHARACTERS);
-        assert_eq!(TokenSecret::parse(SecretKind::Token, &text).unwrap().hash(), secret.hash());
+        assert_eq!(TokenSecret::parse(SecretKind::Token, &text).unwrap().digest(), secret.digest());
         assert!(TokenSecret::parse(SecretKind::OperatorLink, &text).is_none());
         for position in 0..text.len() {
             let mut wrong = text.clone().into_bytes();

@@ -3,7 +3,7 @@
 
 use crate::account::{check_name, random_id, vault_id};
 use crate::error::exists;
-use crate::{Control, ControlError, SecretKind, TokenSecret};
+use crate::{Control, ControlError, SecretDigest, SecretKind, TokenSecret};
 use repo_format::id::VaultId;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -154,7 +154,7 @@ async fn insert(
     )
     .bind(id.to_string())
     .bind(name)
-    .bind(secret.hash())
+    .bind(secret.digest().to_hexadecimal())
     .bind(operate)
     .bind(rights.backup)
     .bind(rights.restore)
@@ -190,9 +190,9 @@ impl Control {
     }
 
     /// The token with this secret, whatever its state; `None` when there is none.
-    pub async fn find_token(&self, secret: &TokenSecret) -> Result<Option<Token>, ControlError> {
+    pub async fn find_token(&self, secret: &SecretDigest) -> Result<Option<Token>, ControlError> {
         let row = sqlx::query("SELECT * FROM tokens WHERE secret_hash = $1")
-            .bind(secret.hash())
+            .bind(secret.to_hexadecimal())
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(token).transpose()
@@ -240,7 +240,7 @@ impl Control {
         let mut transaction = self.write().await?;
         sqlx::query("DELETE FROM operator_links WHERE used_ns IS NULL").execute(&mut *transaction).await?;
         sqlx::query("INSERT INTO operator_links (secret_hash, created_ns) VALUES ($1, $2)")
-            .bind(secret.hash())
+            .bind(secret.digest().to_hexadecimal())
             .bind(now_ns)
             .execute(&mut *transaction)
             .await?;
@@ -254,7 +254,7 @@ impl Control {
         let mut transaction = self.write().await?;
         let used = sqlx::query("UPDATE operator_links SET used_ns = $1 WHERE secret_hash = $2 AND used_ns IS NULL")
             .bind(now_ns)
-            .bind(link.hash())
+            .bind(link.digest().to_hexadecimal())
             .execute(&mut *transaction)
             .await?;
         if used.rows_affected() != 1 {

@@ -65,14 +65,14 @@ async fn tokens_expire_are_revoked_and_note_their_use() {
     control.create_user(&owner, vault(1), 0).await.unwrap();
     let scope = TokenScope::Vault { vault: vault(1), rights: BOTH };
     let fresh = control.create_token("laptop", scope, Some(100 * SECOND_NS), 0).await.unwrap();
-    let found = control.find_token(&fresh.secret).await.unwrap().unwrap();
+    let found = control.find_token(&fresh.secret.digest()).await.unwrap().unwrap();
     assert_eq!(found, fresh.token);
     assert_eq!(found.state(99 * SECOND_NS), TokenState::Valid);
     assert_eq!(found.state(100 * SECOND_NS), TokenState::Expired);
 
     control.note_use(&found, 61 * SECOND_NS).await.unwrap();
     control.note_use(&found, 30 * SECOND_NS).await.unwrap();
-    let found = control.find_token(&fresh.secret).await.unwrap().unwrap();
+    let found = control.find_token(&fresh.secret.digest()).await.unwrap().unwrap();
     assert_eq!(found.used_ns, Some(60 * SECOND_NS));
 
     control.revoke_token(found.id, 70 * SECOND_NS).await.unwrap();
@@ -81,7 +81,7 @@ async fn tokens_expire_are_revoked_and_note_their_use() {
     assert_eq!(control.tokens().await.unwrap()[0].state(71 * SECOND_NS), TokenState::Revoked);
 
     let unknown = TokenSecret::generate(SecretKind::Token).unwrap();
-    assert!(control.find_token(&unknown).await.unwrap().is_none());
+    assert!(control.find_token(&unknown.digest()).await.unwrap().is_none());
     let missing = "0123456789abcdef".parse().unwrap();
     assert!(matches!(control.revoke_token(missing, 1).await, Err(ControlError::NotFound { .. })));
     let foreign = TokenScope::Vault { vault: vault(9), rights: BOTH };

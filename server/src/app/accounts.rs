@@ -119,7 +119,9 @@ impl App {
 
     /// Revokes a token at once.
     pub async fn revoke_token(&self, _: OperatorGrant, id: TokenId) -> Result<Token, AppError> {
-        self.control.revoke_token(id, self.clock.now_ns()).await.map_err(|error| match error {
+        let revoked = self.control.revoke_token(id, self.clock.now_ns()).await;
+        self.known_tokens.forget();
+        revoked.map_err(|error| match error {
             control::ControlError::NotFound { .. } => AppError::NotFound { what: "token" },
             other => other.into(),
         })

@@ -1,9 +1,18 @@
 //! Credential -> principal -> grant: the only place that refuses for want of a right.
 
 use crate::app::{App, AppError};
-use control::{Rights, SecretKind, Token, TokenScope, TokenSecret, TokenState};
+use control::{Rights, SecretDigest, SecretKind, Token, TokenId, TokenScope, TokenSecret, TokenState};
+use parking_lot::Mutex;
 use repo_format::id::VaultId;
+use std::collections::HashMap;
 use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A token is asked for again after this long.
+const KNOWN_AGE_MAX: Duration = Duration::from_secs(5);
+/// Most tokens kept.
+const KNOWN_MAX: usize = 10_000;
+const MINUTE_NS: i64 = 60_000_000_000;
 
 /// Who is calling.
 #[derive(Clone, Debug)]
@@ -97,23 +106,95 @@ impl Principal {
     }
 }
 
+/// Tokens seen a moment ago, so that a busy agent does not cost a query per request. Whoever changes a token calls
+/// [`KnownTokens::forget`] behind the change; what is expired is decided anew at every request.
+#[derive(Default)]
+pub(crate) struct KnownTokens {
+    state: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    tokens: HashMap<SecretDigest, (Instant, Token)>,
+    /// Rises with every change, so that a query begun before it does not bring back what was.
+    generation: u64,
+    /// Minute of each token's last use that was noted.
+    noted: HashMap<TokenId, i64>,
+}
+
+impl KnownTokens {
+    fn find(&self, secret: &SecretDigest) -> Result<Token, u64> {
+        let state = self.state.lock();
+        match state.tokens.get(secret) {
+            Some((seen, token)) if seen.elapsed() < KNOWN_AGE_MAX => Ok(token.clone()),
+            _ => Err(state.generation),
+        }
+    }
+
+    fn keep(&self, secret: SecretDigest, token: Token, generation: u64) {
+        let mut state = self.state.lock();
+        if state.generation == generation {
+            if state.tokens.len() >= KNOWN_MAX {
+                state.tokens.clear();
+            }
+            state.tokens.insert(secret, (Instant::now(), token));
+        }
+    }
+
+    /// True once for each token and minute.
+    fn is_first_use_in_minute(&self, token: TokenId, now_ns: i64) -> bool {
+        let mut state = self.state.lock();
+        if state.noted.len() >= KNOWN_MAX {
+            state.noted.clear();
+        }
+        let minute = now_ns.div_euclid(MINUTE_NS);
+        state.noted.insert(token, minute) != Some(minute)
+    }
+
+    /// A token was changed.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.lock();
+        state.generation += 1;
+        state.tokens.clear();
+    }
+}
+
 impl App {
     /// The caller behind a bearer secret. Unknown, revoked and malformed secrets get one answer.
     pub async fn authenticate(&self, bearer: &str) -> Result<Principal, AppError> {
-        let secret = TokenSecret::parse(SecretKind::Token, bearer).ok_or(AppError::Unauthorized)?;
-        if secret.same_as(&self.local_secret) {
+        let secret = TokenSecret::parse(SecretKind::Token, bearer).ok_or(AppError::Unauthorized)?.digest();
+        if secret == self.local_secret {
             return Ok(Principal::Local);
         }
-        let token = self.control.find_token(&secret).await?.ok_or(AppError::Unauthorized)?;
+        let token = match self.known_tokens.find(&secret) {
+            Ok(token) => token,
+            Err(generation) => {
+                let token = self.control.find_token(&secret).await?.ok_or(AppError::Unauthorized)?;
+                self.known_tokens.keep(secret, token.clone(), generation);
+                token
+            }
+        };
         let now_ns = self.clock.now_ns();
         match token.state(now_ns) {
             TokenState::Revoked => Err(AppError::Unauthorized),
             TokenState::Expired => Err(AppError::TokenExpired),
             TokenState::Valid => {
-                self.control.note_use(&token, now_ns).await?;
+                if self.known_tokens.is_first_use_in_minute(token.id, now_ns) {
+                    self.note_use(token.clone(), now_ns);
+                }
                 Ok(Principal::Token(Box::new(token)))
             }
         }
+    }
+
+    /// In the background: no request waits for the disk because of it.
+    fn note_use(&self, token: Token, now_ns: i64) {
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            if let Err(error) = control.note_use(&token, now_ns).await {
+                tracing::warn!(token = %token.id, %error, "the use of a token could not be noted");
+            }
+        });
     }
 }
 
@@ -126,6 +207,27 @@ mod tests {
         let token =
             Token { id, name: "t".into(), scope, created_ns: 0, expires_ns: None, revoked_ns: None, used_ns: None };
         Principal::Token(Box::new(token))
+    }
+
+    #[test]
+    fn what_was_known_before_a_change_is_not_known_behind_it() {
+        let known = KnownTokens::default();
+        let secret = TokenSecret::generate(SecretKind::Token).unwrap().digest();
+        let Principal::Token(token) = holder(TokenScope::Operator) else { panic!("a token") };
+        let generation = known.find(&secret).unwrap_err();
+        known.keep(secret, *token.clone(), generation);
+        assert_eq!(known.find(&secret).unwrap(), *token);
+        known.forget();
+        let current = known.find(&secret).unwrap_err();
+        // The answer of a query that began before the change.
+        known.keep(secret, *token.clone(), generation);
+        assert!(known.find(&secret).is_err());
+        known.keep(secret, *token.clone(), current);
+        assert!(known.find(&secret).is_ok());
+
+        assert!(known.is_first_use_in_minute(token.id, 61 * 1_000_000_000));
+        assert!(!known.is_first_use_in_minute(token.id, 119 * 1_000_000_000));
+        assert!(known.is_first_use_in_minute(token.id, 120 * 1_000_000_000));
     }
 
     #[test]

@@ -13,10 +13,11 @@ pub mod upload;
 pub use auth::{Grant, Need, OperatorGrant, Principal};
 pub use error::AppError;
 
+use crate::app::auth::KnownTokens;
 use crate::app::engine::TakenTotals;
 use crate::app::upload::RunningUploads;
 use crate::clock::Clock;
-use control::{Control, TokenSecret};
+use control::{Control, SecretDigest, TokenSecret};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::Store;
@@ -27,7 +28,8 @@ pub struct App {
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Arc<dyn Clock>,
     /// The credential of commands on this machine; made at every start.
-    pub(crate) local_secret: TokenSecret,
+    pub(crate) local_secret: SecretDigest,
+    pub(crate) known_tokens: KnownTokens,
     /// Fingerprint of the master key in use.
     pub(crate) master_fingerprint: String,
     /// How people and agents reach this server, without a slash at the end.
@@ -66,7 +68,8 @@ impl App {
             control,
             store,
             clock,
-            local_secret,
+            local_secret: local_secret.digest(),
+            known_tokens: KnownTokens::default(),
             master_fingerprint,
             public_url,
             creation: tokio::sync::Mutex::new(()),
