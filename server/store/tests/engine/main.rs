@@ -5,11 +5,13 @@
 //! | `bed` | the test bed: a store in a temporary folder, and small trees to upload |
 //! | `upload` | the path from chunk to snapshot and back, and every refusal |
 //! | `recovery` | restarts without closing, torn packs, lost index, damaged frames |
+//! | `faults` | one failing file operation after another |
 //! | `history` | random histories against a model |
 //! | `races` | many uploads at once into one vault |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
 mod bed;
+mod faults;
 mod history;
 mod races;
 mod recovery;
