@@ -265,7 +265,10 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     write_private(&folder.public_url(), format!("{url}\n").as_bytes())?;
     write_private(&folder.local_token(), format!("{}\n", local_secret.expose()).as_bytes())?;
     write_private(&folder.metrics_address(), format!("{}\n", metrics_door.address).as_bytes())?;
-    Welcome { sheet, operator_link, url, fingerprint, metrics: metrics_door.address }.print(folder)?;
+    let welcome = Welcome { sheet, operator_link, url, fingerprint, metrics: metrics_door.address };
+    if let Err(error) = welcome.print(folder) {
+        tracing::warn!(%error, "nothing could be printed; `holdfastd master-key show-sheet` and `operator-link` say it again");
+    }
     write_private(&folder.address(), format!("{}\n", door.address).as_bytes())?;
     if !app.is_master_key_confirmed() {
         tracing::warn!(
