@@ -17,6 +17,7 @@ use crate::fs::{ReadError, ScanOptions, Scanner};
 use crate::pipeline::assemble::{Assembler, CacheWriters};
 use crate::pipeline::content::{ContentWriter, StoreError};
 use crate::pipeline::counters::{Counters, Counts};
+use crate::pipeline::limits::READERS_MAX;
 use crate::pipeline::read::{Body, Outcome};
 use crate::pipeline::upload::{self, UploadThreads};
 use crate::pipeline::walk::{BaseView, Link};
@@ -134,7 +135,7 @@ pub fn backup(
         report: report.clone(),
         stop: stop.clone(),
         profile: options.profile,
-        workers: options.workers,
+        workers: options.workers.min(READERS_MAX),
     };
     let folder = series_folder(&connection.folders, &connection.login, &options.computer, &series);
     let attempt = Attempt { connection, run: &run, session: &session, base: base.as_ref(), folder, started };

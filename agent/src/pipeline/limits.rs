@@ -21,13 +21,15 @@ pub const SENDERS: usize = 4;
 /// Connections for `have`.
 pub const ASKERS: usize = 2;
 /// Contents of small files and metadata between the scan and the path map, bytes.
-pub const JOB_BYTES_MAX: u64 = 24 << 20;
+pub const JOB_BYTES_MAX: u64 = 16 << 20;
 /// One job: most items.
 pub const JOB_ITEMS_MAX: usize = 256;
 /// One job: most bytes of small files.
 pub const JOB_READ_BYTES: u64 = 1 << 20;
 /// What an item costs in memory beside its content, bytes.
 pub const ITEM_BYTES: u64 = 1024;
+/// Most reading threads: compression, not reading, is what many cores help with.
+pub const READERS_MAX: usize = 4;
 /// Read buffer of a worker for large files, bytes: twice the largest chunk.
 pub const READ_BUFFER_BYTES: usize = 8 << 20;
 /// Entries that wait for their bundle; then it is closed early.
