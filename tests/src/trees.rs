@@ -309,6 +309,29 @@ pub fn dense_file(path: &Path, len: u64, seed: Seed) -> io::Result<()> {
     Ok(())
 }
 
+/// Creates a file of `len` bytes without two equal blocks, of which a third is incompressible and the rest compresses
+/// to almost nothing, so that a large file does not need as much room again in a vault.
+pub fn mixed_file(path: &Path, len: u64, seed: Seed) -> io::Result<()> {
+    const PATTERN: usize = 4096;
+    let mut random = seed.stream("mixed file");
+    let mut file = File::create_new(path)?;
+    let mut buffer = vec![0u8; 1 << 20];
+    let mut left = len;
+    while left > 0 {
+        let part = left.min(1 << 20) as usize;
+        if random.chance(1, 3) {
+            random.fill(&mut buffer);
+        } else {
+            random.fill(&mut buffer[..PATTERN]);
+            let (pattern, rest) = buffer.split_at_mut(PATTERN);
+            rest.chunks_exact_mut(PATTERN).for_each(|block| block.copy_from_slice(pattern));
+        }
+        file.write_all(&buffer[..part])?;
+        left -= part as u64;
+    }
+    Ok(())
+}
+
 /// Writes about `bytes` of something like a database dump. Another `version` differs in one row of every 4,000 and has
 /// some rows more at the end, as a dump a day later would.
 pub fn dump(out: impl Write, bytes: u64, version: u32, seed: Seed) -> io::Result<()> {

@@ -53,7 +53,7 @@ fn one_file(small: u64) {
     for (name, len) in [("small", small), ("large", 2 * small)] {
         let source = scene.path(name);
         fs::create_dir(&source).unwrap();
-        trees::dense_file(&source.join("file"), len, scene.seed).unwrap();
+        trees::mixed_file(&source.join("file"), len, scene.seed).unwrap();
         peaks.push(backup_peak(&scene, &source));
         tests::directory::remove_tree(&source).unwrap();
     }
