@@ -16,7 +16,7 @@ use crate::error::AgentError;
 use crate::fs::{ReadError, ScanOptions, Scanner};
 use crate::pipeline::assemble::{Assembler, CacheWriters};
 use crate::pipeline::content::{ContentWriter, StoreError};
-use crate::pipeline::counters::{Counters, Counts};
+use crate::pipeline::counters::{Counters, Counts, add};
 use crate::pipeline::limits::READERS_MAX;
 use crate::pipeline::read::{Body, Outcome};
 use crate::pipeline::upload::{self, UploadThreads};
@@ -93,11 +93,14 @@ pub struct BackupResult {
     pub retries: u64,
 }
 
-/// The series of some paths: the sorted absolute paths.
+/// The series of some paths: the sorted absolute paths, without a slash at their end.
 pub fn series_of_paths(roots: &[PathBuf]) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let mut names: Vec<String> =
-        roots.iter().map(|root| crate::report::printable(root.as_os_str().as_bytes())).collect();
+    let clean = |path: &[u8]| match path.strip_suffix(b"/") {
+        Some(rest) if !rest.is_empty() => crate::report::printable(rest),
+        _ => crate::report::printable(path),
+    };
+    let mut names: Vec<String> = roots.iter().map(|root| clean(root.as_os_str().as_bytes())).collect();
     names.sort();
     names.dedup();
     names.join(":")
@@ -273,6 +276,7 @@ impl Attempt<'_> {
         let key = PathKey::new(std::iter::empty(), name.as_bytes())
             .map_err(|_| AgentError::Usage(format!("{name:?} cannot be the name of a file")))?;
         let mut input = OpenInput::new(input)?;
+        add(&self.run.counters.files_opened, 1);
         let mut content = ContentWriter::new(self.run, self.run.profile)?;
         let stored = content.store(|buffer| input.read(buffer)).map_err(|error| match error {
             StoreError::Run(error) => error,
@@ -328,4 +332,17 @@ pub fn summary_text(result: &BackupResult) -> String {
 /// Whether a failure leaves something that the next run continues from.
 pub fn resumable(error: &AgentError) -> bool {
     matches!(error, AgentError::Server(ClientError::Away { .. }) | AgentError::LostObjects { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_does_not_depend_on_how_its_paths_were_typed() {
+        let series = |paths: &[&str]| series_of_paths(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(series(&["/b/", "/a"]), "/a:/b");
+        assert_eq!(series(&["/a", "/b", "/a/"]), "/a:/b");
+        assert_eq!(series(&["/"]), "/");
+    }
 }
