@@ -16,6 +16,10 @@ pub const CHUNK_BODY_BYTES: usize = 4 << 20;
 pub const NODE_BODY_BYTES: usize = 8 << 20;
 /// A body of chunks leaves at this age even if small, milliseconds.
 pub const BODY_AGE_MS: u64 = 20;
+/// A question for this many chunks leaves at once.
+pub const QUESTION_IDS: usize = 64;
+/// A smaller one leaves at this age, milliseconds.
+pub const QUESTION_AGE_MS: u64 = 10;
 /// Connections for chunks.
 pub const SENDERS: usize = 4;
 /// Connections for `have`.

@@ -3,7 +3,8 @@
 
 use super::counters::{Counters, add};
 use super::limits::{
-    ASKERS, BODY_AGE_MS, CHUNK_BODY_BYTES, NODE_BODY_BYTES, ROUND_AGE_MS, ROUND_ATTEMPTS_MAX, SENDERS, WINDOW_BYTES_MAX,
+    ASKERS, BODY_AGE_MS, CHUNK_BODY_BYTES, NODE_BODY_BYTES, QUESTION_AGE_MS, QUESTION_IDS, ROUND_AGE_MS,
+    ROUND_ATTEMPTS_MAX, SENDERS, WINDOW_BYTES_MAX,
 };
 use super::window::{Front, KeptNode, ToSend, Window};
 use crate::budget::Budget;
@@ -188,8 +189,18 @@ impl Shared {
     }
 
     fn ask(&self) -> Result<(), AgentError> {
+        let age = Duration::from_millis(QUESTION_AGE_MS);
         let mut window = self.window.lock();
         while !self.ended()? {
+            // A request costs more than the few milliseconds in which more chunks come to share it.
+            if let (waiting, Some(since)) = window.askable()
+                && waiting < QUESTION_IDS
+                && !self.finishing.load(Ordering::SeqCst)
+                && Instant::now() < since + age
+            {
+                self.questions.wait_until(&mut window, since + age);
+                continue;
+            }
             let ids = window.take_questions(HAVE_IDS_MAX);
             if ids.is_empty() {
                 self.questions.wait_for(&mut window, STOP_POLL);

@@ -99,6 +99,8 @@ pub struct Window {
     next_round: u64,
     chunks: HashMap<ChunkId, Kept>,
     ask: VecDeque<ChunkId>,
+    /// Since when something waits to be asked for.
+    ask_since: Option<Instant>,
     compress: VecDeque<ChunkId>,
     send: VecDeque<ChunkId>,
     send_bytes: usize,
@@ -118,6 +120,7 @@ impl Window {
             next_round: 0,
             chunks: HashMap::new(),
             ask: VecDeque::new(),
+            ask_since: None,
             compress: VecDeque::new(),
             send: VecDeque::new(),
             send_bytes: 0,
@@ -197,6 +200,7 @@ impl Window {
             },
         );
         self.ask.push_back(id);
+        self.ask_since.get_or_insert(now);
     }
 
     /// A node whose children were submitted before.
@@ -217,8 +221,14 @@ impl Window {
         }
     }
 
+    /// Chunks waiting to be asked for, and since when; without a time they must not wait.
+    pub fn askable(&self) -> (usize, Option<Instant>) {
+        (self.ask.len(), self.ask_since)
+    }
+
     /// Up to `max` chunks to ask for.
     pub fn take_questions(&mut self, max: usize) -> Vec<ChunkId> {
+        self.ask_since = None;
         let mut ids = Vec::new();
         while ids.len() < max
             && let Some(id) = self.ask.pop_front()
