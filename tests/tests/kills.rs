@@ -77,11 +77,16 @@ fn the_agent_is_killed_and_the_next_run_sends_only_what_is_missing() {
     trees::life_like(&source, Totals { files: 3000, bytes: 200 << 20 }, scene.seed).unwrap();
     let mut random = scene.seed.stream("kills");
     for _ in 0..2 {
-        // Slowed down so that it cannot be over: it would take four seconds, and is killed before two.
-        let mut command = scene.agent.command(["backup", "--limit-upload", "20M"]);
+        // Slowed down so that it cannot be over; killed some time after the first of its data is durable.
+        let stored = stored_bytes(&scene);
+        let mut command = scene.agent.command(["backup", "--limit-upload", "10M"]);
         command.arg(&source).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut agent = command.spawn().unwrap();
-        let alive_for = Duration::from_millis(random.between(700, 1800));
+        let mut alive_for = Duration::from_millis(100);
+        while stored_bytes(&scene) == stored {
+            assert!(process::wait_at_most(&mut agent, alive_for).unwrap().is_none(), "the tree is too small");
+        }
+        alive_for = Duration::from_millis(random.between(0, 1000));
         assert!(process::wait_at_most(&mut agent, alive_for).unwrap().is_none(), "the tree is too small");
         process::kill(agent).unwrap();
     }
