@@ -1,21 +1,6 @@
-//! The server's clock. Every stamped time comes from here.
+//! The server's clock, the same as its store's. Every stamped time comes from here.
 
-/// Wall-clock time, nanoseconds since 1970 UTC.
-pub trait Clock: Send + Sync {
-    /// Now.
-    fn now_ns(&self) -> i64;
-}
-
-/// The system's clock.
-#[derive(Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_ns(&self) -> i64 {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
-    }
-}
+pub use store::world::{Clock, SystemClock};
 
 /// Names the file of [`MovableClock`].
 #[cfg(feature = "testing")]

@@ -84,13 +84,7 @@ fn store_settings(folder: &DataFolder, reserve_bytes: Option<u64>, cache_bytes: 
 
 /// The store's world, on this process's clock.
 fn world(clock: Arc<dyn Clock>) -> World {
-    struct Stamped(Arc<dyn Clock>);
-    impl store::world::Clock for Stamped {
-        fn now_ns(&self) -> i64 {
-            self.0.now_ns()
-        }
-    }
-    World { clock: Arc::new(Stamped(clock)), ..World::system() }
+    World { clock, ..World::system() }
 }
 
 fn host_name() -> String {
