@@ -47,7 +47,8 @@ fn a_million_files_in_one_folder_and_two_million_in_a_tree_take_little_memory() 
     many_files(1_000_000, 20_000, 100);
 }
 
-fn one_file(small: u64) {
+/// Backs up a file of `small` bytes and one of twice that; the second may take `more` bytes of memory more.
+fn one_file(small: u64, more: fn(u64) -> u64) {
     let scene = Scene::new().unwrap();
     let mut peaks = Vec::new();
     for (name, len) in [("small", small), ("large", 2 * small)] {
@@ -57,16 +58,19 @@ fn one_file(small: u64) {
         peaks.push(backup_peak(&scene, &source));
         tests::directory::remove_tree(&source).unwrap();
     }
-    assert!(peaks[1] < peaks[0] + peaks[0] / 5, "memory grows with the file: {peaks:?}");
+    assert!(peaks[1] < peaks[0] + more(peaks[0]), "memory grows with the file: {peaks:?}");
 }
 
 #[test]
 fn a_file_of_twice_the_size_takes_no_more_memory() {
-    one_file(400 << 20);
+    // In so short a run the peak depends on which buffers happen to be in use at once; what grew with the file would
+    // grow by its size.
+    const SMALL: u64 = 400 << 20;
+    one_file(SMALL, |_| SMALL / 8);
 }
 
 #[test]
 #[ignore = "long: ./check --long"]
 fn a_file_of_twenty_gigabytes_takes_no_more_memory_than_one_of_ten() {
-    one_file(10_000_000_000);
+    one_file(10_000_000_000, |peak| peak / 5);
 }
