@@ -63,7 +63,7 @@ fn a_server_that_forgets_gets_only_what_was_not_durable_again() {
     server.inject({
         let crashes = crashes.clone();
         move |path, _| {
-            let crash = path.contains("/uploads/") && random.below(12) == 0;
+            let crash = path.contains("/uploads/") && random.below(5) == 0;
             crashes.fetch_add(u64::from(crash), Ordering::Relaxed);
             crash.then_some(Fault::Crash)
         }
