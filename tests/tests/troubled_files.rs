@@ -89,10 +89,10 @@ fn files_that_change_while_they_are_read() {
         scope.spawn(|| {
             let mut random = scene.seed.stream("trouble");
             let mut file = OpenOptions::new().append(true).open(&growing).unwrap();
-            let mut left = 20_000_000;
+            let mut left = 20_000_000u64;
             while !done.load(Ordering::Relaxed) {
                 file.write_all(&[b'g'; 1000]).unwrap();
-                left = std::cmp::max(left - 20_000, 1);
+                left = left.saturating_sub(20_000).max(1);
                 File::options().write(true).open(&shrinking).unwrap().set_len(left).unwrap();
                 let name = source.join(format!("vanishing {:03}", random.below(400)));
                 if fs::remove_file(&name).is_err() {
