@@ -3,7 +3,7 @@
 
 use crate::error::StoreError;
 use crate::meta::rows::{Ledger, ObjectRow, PackRow, pack_of_key};
-use crate::meta::{MetaStore, Row, Table};
+use crate::meta::{Row, Table};
 use crate::vault::Vault;
 use repo_format::id::{ObjectId, ObjectKind, PackId};
 use repo_format::node::{NodeSource, NodeView};
@@ -88,19 +88,11 @@ impl Vault {
     }
 
     fn all_rows(&self, table: Table) -> Result<Vec<Row>, StoreError> {
-        let meta: &dyn MetaStore = self.meta();
-        let (mut all, mut from) = (Vec::new(), Vec::new());
-        loop {
-            let rows = meta.scan(&self.id, table, &from, 4096)?;
-            let full = rows.len() == 4096;
-            all.extend(rows);
-            match all.last() {
-                Some((key, _)) if full => {
-                    from = key.clone();
-                    from.push(0);
-                }
-                _ => return Ok(all),
-            }
-        }
+        let mut all = Vec::new();
+        self.each_row(table, &[], |key, value| {
+            all.push((key, value));
+            Ok(())
+        })?;
+        Ok(all)
     }
 }

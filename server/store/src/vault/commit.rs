@@ -40,20 +40,11 @@ impl Vault {
 
     /// All snapshots, oldest first.
     pub(crate) fn snapshots(&self) -> Result<Vec<CommitRecord>, StoreError> {
-        let (mut records, mut from) = (Vec::new(), Vec::new());
-        loop {
-            let rows = self.meta().scan(&self.id, Table::Snapshot, &from, 1024)?;
-            for (_, value) in &rows {
-                records.push(CommitRecord::decode(value)?);
-            }
-            match rows.last() {
-                Some((key, _)) if rows.len() == 1024 => {
-                    from = key.clone();
-                    from.push(0);
-                }
-                _ => break,
-            }
-        }
+        let mut records = Vec::new();
+        self.each_row(Table::Snapshot, &[], |_, value| {
+            records.push(CommitRecord::decode(&value)?);
+            Ok(())
+        })?;
         records.sort_by_key(|record| (record.committed_ns, record.snapshot));
         Ok(records)
     }

@@ -32,6 +32,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Rows read from the index at once.
+const PAGE_ROWS: usize = 1024;
+
 /// What every vault shares.
 pub(crate) struct Shared {
     pub(crate) world: World,
@@ -178,40 +181,48 @@ impl Vault {
     /// All keys of a session's rows, header first.
     fn session_keys(&self, session: &UploadSessionId) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        let mut from = session.as_bytes().to_vec();
+        self.each_row(Table::Session, session.as_bytes(), |key, _| {
+            keys.push(key);
+            Ok(())
+        })?;
+        Ok(keys)
+    }
+
+    /// Hands every row of a table whose key starts with `prefix` to `each`, in key order, a page at a time.
+    pub(crate) fn each_row(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut from = prefix.to_vec();
         loop {
-            let rows = self.meta().scan(&self.id, Table::Session, &from, 1024)?;
-            let full = rows.len() == 1024;
-            let before = keys.len();
-            keys.extend(rows.into_iter().map(|(key, _)| key).take_while(|key| key.starts_with(session.as_bytes())));
-            match keys.last() {
-                Some(last) if full && keys.len() == before + 1024 => {
-                    from = last.clone();
-                    from.push(0);
+            let rows = self.meta().scan(&self.id, table, &from, PAGE_ROWS)?;
+            let last_page = rows.len() < PAGE_ROWS;
+            for (key, value) in rows {
+                if !key.starts_with(prefix) {
+                    return Ok(());
                 }
-                _ => return Ok(keys),
+                from.clone_from(&key);
+                each(key, value)?;
             }
+            if last_page {
+                return Ok(());
+            }
+            from.push(0);
         }
     }
 
     /// Upload sessions that have not ended.
     pub(crate) fn live_sessions(&self) -> Result<u64, StoreError> {
-        let (mut live, mut from) = (0, Vec::new());
-        loop {
-            let rows = self.meta().scan(&self.id, Table::Session, &from, 1024)?;
-            for (key, value) in &rows {
-                if key.len() == UploadSessionId::LEN && SessionRow::decode(value)?.committed.is_none() {
-                    live += 1;
-                }
+        let mut live = 0;
+        self.each_row(Table::Session, &[], |key, value| {
+            if key.len() == UploadSessionId::LEN && SessionRow::decode(&value)?.committed.is_none() {
+                live += 1;
             }
-            match rows.last() {
-                Some((key, _)) if rows.len() == 1024 => {
-                    from = key.clone();
-                    from.push(0);
-                }
-                _ => return Ok(live),
-            }
-        }
+            Ok(())
+        })?;
+        Ok(live)
     }
 
     /// Gives up a pack after a failed write or sync: its pending objects are forgotten, and sessions learn by the

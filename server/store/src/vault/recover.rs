@@ -111,20 +111,12 @@ impl Vault {
     }
 
     fn pack_rows(&self) -> Result<BTreeMap<PackId, PackRow>, StoreError> {
-        let (mut packs, mut from) = (BTreeMap::new(), Vec::new());
-        loop {
-            let rows = self.meta().scan(&self.id, Table::Pack, &from, 1024)?;
-            for (key, value) in &rows {
-                packs.insert(pack_of_key(key)?, PackRow::decode(value)?);
-            }
-            match rows.last() {
-                Some((key, _)) if rows.len() == 1024 => {
-                    from = key.clone();
-                    from.push(0);
-                }
-                _ => return Ok(packs),
-            }
-        }
+        let mut packs = BTreeMap::new();
+        self.each_row(Table::Pack, &[], |key, value| {
+            packs.insert(pack_of_key(&key)?, PackRow::decode(&value)?);
+            Ok(())
+        })?;
+        Ok(packs)
     }
 
     fn packs_on_disk(&self) -> Result<(PathBuf, BTreeSet<PackId>), StoreError> {

@@ -150,3 +150,15 @@ fn an_upload_session_ends_without_a_trace() {
     assert!(matches!(bed.store().upload_session(&VAULT, &session), Err(StoreError::NoSuchSession(_))));
     bed.assert_no_drift();
 }
+
+#[test]
+fn rows_are_read_over_many_pages() {
+    let bed = Bed::new();
+    let content = files(6, 2500, 20);
+    let snapshot = upload(bed.store(), &content).unwrap();
+    let recount = bed.store().recount(&VAULT).unwrap();
+    assert_eq!(recount.drift, Vec::<String>::new());
+    assert_eq!(recount.ledger.chunks, 2500);
+    assert_eq!(recount.objects.len() as u64, recount.ledger.chunks + recount.ledger.nodes);
+    assert_eq!(download(bed.store(), &snapshot).unwrap(), content);
+}
