@@ -62,6 +62,8 @@ pub enum RecordKind {
     VaultDeletion = 8,
     /// The generation is complete; without this mark it does not count.
     GenerationEnd = 9,
+    /// Packs nothing needs are about to be removed.
+    PackDrop = 10,
 }
 
 impl RecordKind {
@@ -77,6 +79,7 @@ impl RecordKind {
             7 => RecordKind::Damage,
             8 => RecordKind::VaultDeletion,
             9 => RecordKind::GenerationEnd,
+            10 => RecordKind::PackDrop,
             _ => {
                 return Err(FormatError::invalid(
                     RECORD,

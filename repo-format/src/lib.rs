@@ -22,6 +22,7 @@ pub mod masterkey;
 pub mod node;
 pub mod pack;
 pub mod pathmap;
+pub mod record;
 mod tree;
 
 pub use error::FormatError;
