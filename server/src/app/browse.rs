@@ -78,7 +78,7 @@ impl App {
         }
         let entries_max = entries_max.clamp(1, ENTRIES_MAX);
         let page = move |store: &Store| {
-            let root = store.snapshot(&vault, &snapshot)?.root;
+            let root = store.readable_snapshot(&vault, &snapshot)?.root;
             read_folder(&store.reader(&vault)?, root, &folder, after.as_deref(), entries_max)
         };
         on_store(&self.store, page).await?.ok_or(AppError::NotFound { what: "folder in this snapshot" })
@@ -89,7 +89,7 @@ impl App {
         let vault = grant.vault();
         let key = path_key(path)?;
         let find = move |store: &Store| {
-            let root = store.snapshot(&vault, &snapshot)?.root;
+            let root = store.readable_snapshot(&vault, &snapshot)?.root;
             let reader = store.reader(&vault)?;
             let entry = Cursor::new(&reader, root).lookup(&key)?;
             Ok((entry, reader))

@@ -29,7 +29,9 @@ impl From<StoreError> for AppError {
             StoreError::BadCompression { .. } => AppError::BadCompression(error.to_string()),
             StoreError::BadNode { .. } => AppError::BadNode(error.to_string()),
             StoreError::BadRecord { .. } => AppError::Invalid(error.to_string()),
-            StoreError::Conflict(_) => AppError::Conflict(error.to_string()),
+            StoreError::Conflict(_) | StoreError::SnapshotDeleted { .. } | StoreError::Held { .. } => {
+                AppError::Conflict(error.to_string())
+            }
             StoreError::DiskFull { .. } => AppError::DiskFull(error.to_string()),
             StoreError::Damaged(_) => AppError::Damaged(error.to_string()),
             StoreError::Unknown(_) => AppError::Retry(error.to_string()),

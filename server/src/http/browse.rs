@@ -23,6 +23,7 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 const NANOSECONDS: i128 = 1_000_000_000;
 
 pub(crate) fn snapshot(info: SnapshotInfo) -> Result<Snapshot, AppError> {
+    let info = info.commit;
     let summary = serde_json::from_slice(&info.summary_json)
         .map_err(|error| AppError::Internal(format!("summary of snapshot {}: {error}", info.snapshot)))?;
     Ok(Snapshot {

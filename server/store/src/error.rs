@@ -14,6 +14,22 @@ pub enum StoreError {
     /// The snapshot does not exist in this vault.
     #[error("snapshot {0} does not exist")]
     NoSuchSnapshot(SnapshotId),
+    /// The snapshot is deleted: it can be brought back, but not be read or built on meanwhile.
+    #[error("snapshot {snapshot} is deleted; undelete it to use it")]
+    SnapshotDeleted {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Until when it can be brought back, nanoseconds since 1970.
+        until_ns: i64,
+    },
+    /// The snapshot is held: nobody removes it before the hold ends, or is lifted by someone with that right.
+    #[error("snapshot {snapshot} is held")]
+    Held {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// End of the hold, nanoseconds since 1970.
+        until_ns: i64,
+    },
     /// The upload session does not exist, has ended or has expired: begin a new one.
     #[error("upload session {0} does not exist or has ended")]
     NoSuchSession(UploadSessionId),

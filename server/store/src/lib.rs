@@ -17,9 +17,9 @@ pub mod world;
 
 pub use error::StoreError;
 pub use keyring_file::KEYRING_FILES;
-pub use meta::rows::Ledger;
+pub use meta::rows::{Ledger, SnapshotRow as SnapshotInfo, SoftDeleted};
 pub use recount::Recount;
 pub use settings::StoreSettings;
 pub use stats::StatsReading;
 pub use store::{RebuildReport, Store, VaultReader};
-pub use vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, SnapshotInfo, StoredObject};
+pub use vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, StoredObject};

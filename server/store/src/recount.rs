@@ -56,6 +56,9 @@ impl Vault {
         for record in self.snapshots()? {
             computed.snapshots += 1;
             computed.logical_bytes += record.logical_bytes;
+            if record.deleted.is_some() {
+                computed.deleted_logical_bytes += record.logical_bytes;
+            }
             *references.entry(ObjectId::from(record.root)).or_default() += 1;
         }
         let zero: BTreeSet<ObjectId> =

@@ -4,13 +4,13 @@ use crate::cache::NodeCache;
 use crate::error::{At, StoreError};
 use crate::journal::{epoch_of_segment, journal_directory};
 use crate::keyring_file::KeyringFile;
-use crate::meta::rows::Ledger;
+use crate::meta::rows::{Ledger, SnapshotRow as SnapshotInfo};
 use crate::meta::{MetaStore, RocksMeta};
 use crate::pack::{pack_of_name, packs_directory};
 use crate::recount::Recount;
 use crate::settings::StoreSettings;
 use crate::stats::{Stats, StatsReading};
-use crate::vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, Shared, SnapshotInfo, Vault};
+use crate::vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, Shared, Vault};
 use crate::world::World;
 use parking_lot::Mutex;
 use repo_format::crypto::default_aead;
@@ -225,14 +225,19 @@ impl Store {
         self.vault(vault)?.commit(session, input)
     }
 
-    /// All snapshots, oldest first.
+    /// All snapshots with their states, softly deleted ones included, oldest first.
     pub fn snapshots(&self, vault: &VaultId) -> Result<Vec<SnapshotInfo>, StoreError> {
         self.vault(vault)?.snapshots()
     }
 
-    /// One snapshot.
+    /// One snapshot with its state, also a softly deleted one.
     pub fn snapshot(&self, vault: &VaultId, snapshot: &SnapshotId) -> Result<SnapshotInfo, StoreError> {
-        self.vault(vault)?.snapshot_record(snapshot)
+        self.vault(vault)?.snapshot_row(snapshot)
+    }
+
+    /// A snapshot to be read from; refuses a softly deleted one with [`StoreError::SnapshotDeleted`].
+    pub fn readable_snapshot(&self, vault: &VaultId, snapshot: &SnapshotId) -> Result<SnapshotInfo, StoreError> {
+        self.vault(vault)?.readable_snapshot(snapshot)
     }
 
     /// Reads objects in the cheapest order, each distinct id once.

@@ -1,5 +1,9 @@
 //! Keys and values of the index. The only place that builds a key; every value begins with a version.
 
+mod snapshot;
+
+pub use snapshot::{SnapshotRow, SoftDeleted};
+
 use repo_format::FormatError;
 use repo_format::codec::{Reader, put_bytes, put_varint};
 use repo_format::compress::Codec;
@@ -177,23 +181,28 @@ pub(crate) fn pack_of_key(key: &[u8]) -> Result<PackId, FormatError> {
 pub struct Ledger {
     /// Frame bytes (headers included) of all object rows.
     pub physical_bytes: u64,
-    /// File bytes summed over all snapshots.
+    /// File bytes summed over all snapshots, softly deleted ones included.
     pub logical_bytes: u64,
+    /// The part of `logical_bytes` that is softly deleted: "held after deletion".
+    pub deleted_logical_bytes: u64,
     /// Frame bytes of objects with count zero.
     pub pending_bytes: u64,
     /// Chunk rows.
     pub chunks: u64,
     /// Node rows.
     pub nodes: u64,
-    /// Snapshots.
+    /// Snapshots, softly deleted ones included.
     pub snapshots: u64,
     /// Sequence of the last journal record folded into the rows.
     pub journal_sequence: u64,
 }
 
+/// Version 1 of the ledger row had no `deleted_logical_bytes`.
+const LEDGER_VERSION: u8 = 2;
+
 impl Ledger {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = versioned();
+        let mut out = vec![LEDGER_VERSION];
         for number in [
             self.physical_bytes,
             self.logical_bytes,
@@ -202,6 +211,7 @@ impl Ledger {
             self.nodes,
             self.snapshots,
             self.journal_sequence,
+            self.deleted_logical_bytes,
         ] {
             put_varint(&mut out, number);
         }
@@ -209,7 +219,11 @@ impl Ledger {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut reader = open("ledger row", bytes)?;
+        let mut reader = Reader::new("ledger row", bytes);
+        let version = reader.u8()?;
+        if version != VERSION && version != LEDGER_VERSION {
+            return Err(FormatError::UnsupportedVersion { what: "ledger row", version: version.into() });
+        }
         let ledger = Ledger {
             physical_bytes: reader.varint()?,
             logical_bytes: reader.varint()?,
@@ -218,6 +232,7 @@ impl Ledger {
             nodes: reader.varint()?,
             snapshots: reader.varint()?,
             journal_sequence: reader.varint()?,
+            deleted_logical_bytes: if version == VERSION { 0 } else { reader.varint()? },
         };
         reader.finish()?;
         Ok(ledger)
@@ -277,8 +292,8 @@ impl SessionRow {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = open("session row", bytes)?;
         let created_ns = reader.varint_signed()?;
-        let computer = take_text(&mut reader)?;
-        let series = take_text(&mut reader)?;
+        let computer = take_text(&mut reader, "session row", TEXT_BYTES_MAX)?;
+        let series = take_text(&mut reader, "session row", TEXT_BYTES_MAX)?;
         let base_root = match reader.bytes_max("node id", 32)? {
             [] => None,
             id => Some(NodeId::from_slice(id)?),
@@ -292,9 +307,9 @@ impl SessionRow {
     }
 }
 
-fn take_text(reader: &mut Reader<'_>) -> Result<String, FormatError> {
-    let bytes = reader.bytes_max("text", TEXT_BYTES_MAX)?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| FormatError::invalid("session row", "text is not UTF-8"))
+fn take_text(reader: &mut Reader<'_>, what: &'static str, bytes_max: usize) -> Result<String, FormatError> {
+    let bytes = reader.bytes_max("text", bytes_max)?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| FormatError::invalid(what, "text is not UTF-8"))
 }
 
 /// Key under which a session holds a node.
@@ -332,8 +347,11 @@ mod tests {
             nodes: 5,
             snapshots: 6,
             journal_sequence: 7,
+            deleted_logical_bytes: 8,
         };
         assert_eq!(Ledger::decode(&ledger.encode()).unwrap(), ledger);
+        let before_soft_deletes = [1, 1, 2, 3, 4, 5, 6, 7];
+        assert_eq!(Ledger::decode(&before_soft_deletes).unwrap(), Ledger { deleted_logical_bytes: 0, ..ledger });
         let session = SessionRow {
             created_ns: -1,
             computer: "laptop".into(),

@@ -4,7 +4,7 @@
 use super::{State, Vault};
 use crate::error::StoreError;
 use crate::journal::Sealing;
-use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow};
+use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, SnapshotRow};
 use crate::meta::{Batch, Table, Ticket};
 use repo_format::FormatError;
 use repo_format::id::{NodeId, ObjectId, ObjectKind, SnapshotId, UploadSessionId};
@@ -22,39 +22,45 @@ pub struct CommitInput {
     pub summary_json: Vec<u8>,
 }
 
-/// A committed snapshot.
-pub type SnapshotInfo = CommitRecord;
-
 impl Vault {
     pub(super) fn sealing(&self) -> Sealing<'_> {
         Sealing { aead: self.shared.aead, keys: &self.keys }
     }
 
-    /// One snapshot's record.
-    pub(crate) fn snapshot_record(&self, snapshot: &SnapshotId) -> Result<CommitRecord, StoreError> {
+    /// One snapshot with its state.
+    pub(crate) fn snapshot_row(&self, snapshot: &SnapshotId) -> Result<SnapshotRow, StoreError> {
         match self.meta().get(&self.id, Table::Snapshot, snapshot.as_bytes())? {
-            Some(bytes) => Ok(CommitRecord::decode(&bytes)?),
+            Some(bytes) => Ok(SnapshotRow::decode(&bytes)?),
             None => Err(StoreError::NoSuchSnapshot(*snapshot)),
         }
     }
 
-    /// All snapshots, oldest first.
-    pub(crate) fn snapshots(&self) -> Result<Vec<CommitRecord>, StoreError> {
-        let mut records = Vec::new();
+    /// A snapshot that can be read and built on: one that is not softly deleted.
+    pub(crate) fn readable_snapshot(&self, snapshot: &SnapshotId) -> Result<SnapshotRow, StoreError> {
+        let row = self.snapshot_row(snapshot)?;
+        match &row.deleted {
+            Some(deleted) => Err(StoreError::SnapshotDeleted { snapshot: *snapshot, until_ns: deleted.until_ns }),
+            None => Ok(row),
+        }
+    }
+
+    /// All snapshots with their states, oldest first.
+    pub(crate) fn snapshots(&self) -> Result<Vec<SnapshotRow>, StoreError> {
+        let mut rows = Vec::new();
         self.each_row(Table::Snapshot, &[], |_, value| {
-            records.push(CommitRecord::decode(&value)?);
+            rows.push(SnapshotRow::decode(&value)?);
             Ok(())
         })?;
-        records.sort_by_key(|record| (record.committed_ns, record.snapshot));
-        Ok(records)
+        rows.sort_by_key(|row| (row.committed_ns, row.snapshot));
+        Ok(rows)
     }
 
     /// Commits `input.root` as a snapshot.
-    pub(crate) fn commit(&self, session: &UploadSessionId, input: &CommitInput) -> Result<SnapshotInfo, StoreError> {
+    pub(crate) fn commit(&self, session: &UploadSessionId, input: &CommitInput) -> Result<SnapshotRow, StoreError> {
         let mut journal = self.journal.lock();
         let row = self.session_row(session)?;
         if let Some(snapshot) = row.committed {
-            let record = self.snapshot_record(&snapshot)?;
+            let record = self.snapshot_row(&snapshot)?;
             // The first answer may have been lost before its sync: this one is durable as well.
             self.sync(self.meta().written())?;
             return if record.root == input.root { Ok(record) } else { Err(StoreError::Conflict(*session)) };
@@ -74,7 +80,7 @@ impl Vault {
         let payload = record.encode()?;
         if journal.wants_generation() {
             let records = self.snapshots()?;
-            let states = records.iter().map(|record| Ok((RecordKind::Commit, record.encode()?)));
+            let states = records.iter().map(|row| Ok((RecordKind::Commit, row.commit.encode()?)));
             let states = states.collect::<Result<Vec<_>, FormatError>>()?;
             journal.begin_generation(self.sealing(), states)?;
         }
@@ -84,7 +90,7 @@ impl Vault {
         self.sync(ticket)?;
         self.drop_holds(session)?;
         self.shared.stats.committed();
-        Ok(record)
+        Ok(SnapshotRow::new(record))
     }
 
     fn root_row(&self, root: &ObjectId) -> Result<ObjectRow, StoreError> {
@@ -109,7 +115,7 @@ impl Vault {
             ledger.logical_bytes += record.logical_bytes;
             ledger.snapshots += 1;
             batch.put(Table::Object, *root.as_bytes(), row.encode());
-            batch.put(Table::Snapshot, *record.snapshot.as_bytes(), record.encode()?);
+            batch.put(Table::Snapshot, *record.snapshot.as_bytes(), SnapshotRow::new(record.clone()).encode()?);
         }
         if let Ok(mut session) = self.session_row(&record.session) {
             session.committed = Some(record.snapshot);

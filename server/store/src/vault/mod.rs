@@ -9,7 +9,7 @@ mod read;
 mod recover;
 mod upload;
 
-pub use commit::{CommitInput, SnapshotInfo};
+pub use commit::CommitInput;
 pub use read::{Delivered, StoredObject};
 pub use recover::Recovered;
 pub use upload::{Durable, IncomingObject, Received};
@@ -142,7 +142,7 @@ impl Vault {
         let session = UploadSessionId::from_bytes(self.shared.world.random_bytes().map_err(StoreError::Random)?);
         let _state = self.state.lock();
         let base_root: Option<NodeId> = match base {
-            Some(snapshot) => Some(self.snapshot_record(snapshot)?.root),
+            Some(snapshot) => Some(self.readable_snapshot(snapshot)?.root),
             None => None,
         };
         let row = SessionRow {
