@@ -39,6 +39,12 @@ pub enum Right {
     Backup,
     /// Read the token's vault.
     Restore,
+    /// Delete snapshots of the token's vault so that they can be brought back, and bring them back.
+    Delete,
+    /// Remove snapshots of the token's vault for good, at once or by retention.
+    Purge,
+    /// Shorten and lift holds in the token's vault.
+    Hold,
 }
 
 /// The holder of a token.
@@ -132,7 +138,7 @@ pub struct Vault {
 pub struct CreateToken {
     /// Label for lists.
     pub name: String,
-    /// Vault id for `backup` and `restore`; absent for `operator`.
+    /// Vault id; absent for `operator`.
     #[serde(default)]
     pub vault: Option<String>,
     /// Rights.

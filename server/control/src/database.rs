@@ -12,7 +12,10 @@ const READERS_MAX: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Forward only: one file per change, never edited after a release.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "accounts", include_str!("../migrations/0001_accounts.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "accounts", include_str!("../migrations/0001_accounts.sql")),
+    (2, "states", include_str!("../migrations/0002_states.sql")),
+];
 
 /// The accounts database.
 #[derive(Clone, Debug)]

@@ -7,11 +7,13 @@ mod account;
 mod database;
 mod error;
 mod master_key;
+mod retention;
 mod secret;
 mod token;
 
 pub use account::{Customer, DEFAULT_CUSTOMER, User, UserName, Vault};
 pub use database::Control;
 pub use error::ControlError;
+pub use retention::{RetentionPolicy, SeriesName, StoredPolicy, UNDELETE_DAYS_DEFAULT, UNDELETE_DAYS_MAX};
 pub use secret::{SecretDigest, SecretKind, TokenSecret};
 pub use token::{FreshToken, Rights, Token, TokenId, TokenScope, TokenState};

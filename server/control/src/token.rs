@@ -38,12 +38,25 @@ impl FromStr for TokenId {
 }
 
 /// What a vault's token may do; at least one of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
     /// Upload into the vault.
     pub backup: bool,
     /// Read the vault.
     pub restore: bool,
+    /// Delete snapshots so that they can be brought back, and bring them back.
+    pub delete: bool,
+    /// Remove snapshots for good, now or by retention.
+    pub purge: bool,
+    /// Shorten and lift holds.
+    pub hold: bool,
+}
+
+impl Rights {
+    /// Whether there is none.
+    pub fn is_none(self) -> bool {
+        self == Rights::default()
+    }
 }
 
 /// What a token reaches.
@@ -117,7 +130,13 @@ fn token(row: &SqliteRow) -> Result<Token, ControlError> {
     let scope = if row.try_get("may_operate")? {
         TokenScope::Operator
     } else {
-        let rights = Rights { backup: row.try_get("may_backup")?, restore: row.try_get("may_restore")? };
+        let rights = Rights {
+            backup: row.try_get("may_backup")?,
+            restore: row.try_get("may_restore")?,
+            delete: row.try_get("may_delete")?,
+            purge: row.try_get("may_purge")?,
+            hold: row.try_get("may_hold")?,
+        };
         TokenScope::Vault { vault: vault_id(row, "vault_id")?, rights }
     };
     Ok(Token {
@@ -141,16 +160,20 @@ async fn insert(
     check_name("token name", name)?;
     let secret = TokenSecret::generate(SecretKind::Token)?;
     let (operate, vault, rights) = match scope {
-        TokenScope::Operator => (true, None, Rights { backup: false, restore: false }),
+        TokenScope::Operator => (true, None, Rights::default()),
         TokenScope::Vault { vault, rights } => (false, Some(vault.to_string()), rights),
     };
-    if !operate && !rights.backup && !rights.restore {
-        return Err(ControlError::Invalid { what: "rights", rule: "at least one of backup and restore is needed" });
+    if !operate && rights.is_none() {
+        return Err(ControlError::Invalid {
+            what: "rights",
+            rule: "at least one of backup, restore, delete, purge and hold is needed",
+        });
     }
     let id = TokenId(random_id()?);
     sqlx::query(
-        "INSERT INTO tokens (id, name, secret_hash, may_operate, may_backup, may_restore, vault_id, created_ns, \
-         expires_ns) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO tokens (id, name, secret_hash, may_operate, may_backup, may_restore, may_delete, \
+         may_purge, may_hold, vault_id, created_ns, expires_ns) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(id.to_string())
     .bind(name)
@@ -158,6 +181,9 @@ async fn insert(
     .bind(operate)
     .bind(rights.backup)
     .bind(rights.restore)
+    .bind(rights.delete)
+    .bind(rights.purge)
+    .bind(rights.hold)
     .bind(&vault)
     .bind(now_ns)
     .bind(expires_ns)

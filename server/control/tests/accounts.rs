@@ -4,7 +4,7 @@
 use control::{Control, ControlError, Rights, SecretKind, TokenScope, TokenSecret, TokenState, UserName};
 use repo_format::id::VaultId;
 
-const BOTH: Rights = Rights { backup: true, restore: true };
+const BOTH: Rights = Rights { backup: true, restore: true, delete: false, purge: false, hold: false };
 const SECOND_NS: i64 = 1_000_000_000;
 
 async fn fresh() -> (tempfile::TempDir, Control) {
@@ -86,7 +86,7 @@ async fn tokens_expire_are_revoked_and_note_their_use() {
     assert!(matches!(control.revoke_token(missing, 1).await, Err(ControlError::NotFound { .. })));
     let foreign = TokenScope::Vault { vault: vault(9), rights: BOTH };
     assert!(matches!(control.create_token("x", foreign, None, 0).await, Err(ControlError::NotFound { .. })));
-    let useless = TokenScope::Vault { vault: vault(1), rights: Rights { backup: false, restore: false } };
+    let useless = TokenScope::Vault { vault: vault(1), rights: Rights::default() };
     assert!(matches!(control.create_token("x", useless, None, 0).await, Err(ControlError::Invalid { .. })));
 }
 

@@ -39,8 +39,18 @@ pub enum Need {
     Backup,
     /// Read the vault.
     Restore,
-    /// Either of them.
+    /// Either of them: what an agent reads of its base snapshot.
     BackupOrRestore,
+    /// See snapshots, their states, and how the vault does, but nothing in them.
+    Look,
+    /// Make losing snapshots harder: set and extend holds, add tags.
+    Protect,
+    /// Delete snapshots so that they can be brought back, bring them back, take tags away.
+    Delete,
+    /// Remove snapshots for good, at once or by retention.
+    Purge,
+    /// Shorten and lift holds.
+    Hold,
 }
 
 impl Need {
@@ -49,6 +59,11 @@ impl Need {
             Need::Backup => "the right `backup`",
             Need::Restore => "the right `restore`",
             Need::BackupOrRestore => "the right `backup` or `restore`",
+            Need::Look => "a right on this vault",
+            Need::Protect => "the right `backup`, `delete` or `hold`",
+            Need::Delete => "the right `delete`",
+            Need::Purge => "the right `purge`",
+            Need::Hold => "the right `hold`",
         }
     }
 
@@ -57,6 +72,19 @@ impl Need {
             Need::Backup => rights.backup,
             Need::Restore => rights.restore,
             Need::BackupOrRestore => rights.backup || rights.restore,
+            Need::Look => true,
+            Need::Protect => rights.backup || rights.delete || rights.hold,
+            Need::Delete => rights.delete,
+            Need::Purge => rights.purge,
+            Need::Hold => rights.hold,
+        }
+    }
+
+    /// An operator looks after every vault, and reads and writes none.
+    const fn is_met_by_operator(self) -> bool {
+        match self {
+            Need::Backup | Need::Restore | Need::BackupOrRestore => false,
+            Need::Look | Need::Protect | Need::Delete | Need::Purge | Need::Hold => true,
         }
     }
 }
@@ -83,25 +111,40 @@ impl Principal {
     /// with the token's vault; nothing is looked up, so that a foreign vault, one that never was, and a text that is
     /// no id at all get the same answer in the same time.
     pub fn on_vault(&self, vault: &str, need: Need) -> Result<Grant, AppError> {
-        let Principal::Token(token) = self else { return Err(AppError::Forbidden { needed: need.name() }) };
-        let TokenScope::Vault { vault: own, rights } = token.scope else {
-            return Err(AppError::Forbidden { needed: need.name() });
-        };
-        if !need.is_met_by(rights) {
-            return Err(AppError::Forbidden { needed: need.name() });
+        let not_found = AppError::NotFound { what: "vault" };
+        match self.scope() {
+            TokenScope::Operator if need.is_met_by_operator() => {
+                Ok(Grant { vault: vault.parse().map_err(|_| not_found)? })
+            }
+            TokenScope::Vault { vault: own, rights } if need.is_met_by(rights) => match vault.parse::<VaultId>() {
+                Ok(asked) if asked == own => Ok(Grant { vault: own }),
+                _ => Err(not_found),
+            },
+            TokenScope::Operator | TokenScope::Vault { .. } => Err(AppError::Forbidden { needed: need.name() }),
         }
-        match vault.parse::<VaultId>() {
-            Ok(asked) if asked == own => Ok(Grant { vault: own }),
-            _ => Err(AppError::NotFound { what: "vault" }),
+    }
+
+    fn scope(&self) -> TokenScope {
+        match self {
+            Principal::Local => TokenScope::Operator,
+            Principal::Token(token) => token.scope,
+        }
+    }
+
+    /// Who this is, for people who read later who did something.
+    pub fn who(&self) -> String {
+        match self {
+            Principal::Local => "operator on the server".into(),
+            Principal::Token(token) if token.scope == TokenScope::Operator => format!("operator ({})", token.name),
+            Principal::Token(token) => token.name.clone(),
         }
     }
 
     /// The right to administer the server.
     pub fn operator(&self) -> Result<OperatorGrant, AppError> {
-        match self {
-            Principal::Local => Ok(OperatorGrant(())),
-            Principal::Token(token) if token.scope == TokenScope::Operator => Ok(OperatorGrant(())),
-            Principal::Token(_) => Err(AppError::Forbidden { needed: "the right `operator`" }),
+        match self.scope() {
+            TokenScope::Operator => Ok(OperatorGrant(())),
+            TokenScope::Vault { .. } => Err(AppError::Forbidden { needed: "the right `operator`" }),
         }
     }
 }
@@ -234,19 +277,44 @@ mod tests {
     fn rights_and_vaults_are_told_apart_only_by_the_holder_of_the_right() {
         let own = VaultId::from_bytes([1; 16]);
         let foreign = VaultId::from_bytes([2; 16]).to_string();
-        let reader = holder(TokenScope::Vault { vault: own, rights: Rights { backup: false, restore: true } });
+        let reader = holder(TokenScope::Vault { vault: own, rights: Rights { restore: true, ..Rights::default() } });
         assert_eq!(reader.on_vault(&own.to_string(), Need::Restore).unwrap().vault(), own);
         reader.on_vault(&own.to_string(), Need::BackupOrRestore).unwrap();
         for vault in [own.to_string(), foreign.clone(), "nonsense".into()] {
-            assert!(matches!(reader.on_vault(&vault, Need::Backup), Err(AppError::Forbidden { .. })));
+            for need in [Need::Backup, Need::Protect, Need::Delete, Need::Purge, Need::Hold] {
+                assert!(matches!(reader.on_vault(&vault, need), Err(AppError::Forbidden { .. })), "{need:?}");
+            }
         }
+        reader.on_vault(&own.to_string(), Need::Look).unwrap();
         for vault in [foreign, "nonsense".into(), String::new()] {
             assert!(matches!(reader.on_vault(&vault, Need::Restore), Err(AppError::NotFound { what: "vault" })));
         }
         assert!(matches!(reader.operator(), Err(AppError::Forbidden { .. })));
         let operator = holder(TokenScope::Operator);
         operator.operator().unwrap();
-        assert!(matches!(operator.on_vault(&own.to_string(), Need::Restore), Err(AppError::Forbidden { .. })));
         Principal::Local.operator().unwrap();
+        for need in [Need::Backup, Need::Restore, Need::BackupOrRestore] {
+            assert!(matches!(operator.on_vault(&own.to_string(), need), Err(AppError::Forbidden { .. })), "{need:?}");
+        }
+        for need in [Need::Look, Need::Protect, Need::Delete, Need::Purge, Need::Hold] {
+            assert_eq!(operator.on_vault(&own.to_string(), need).unwrap().vault(), own, "{need:?}");
+        }
+        assert!(matches!(operator.on_vault("nonsense", Need::Look), Err(AppError::NotFound { .. })));
+    }
+
+    #[test]
+    fn each_right_meets_its_own_needs_only() {
+        let own = VaultId::from_bytes([1; 16]);
+        let none = Rights::default();
+        let met = |rights: Rights| -> Vec<Need> {
+            let needs = [Need::Backup, Need::Restore, Need::Look, Need::Protect, Need::Delete, Need::Purge, Need::Hold];
+            let holder = holder(TokenScope::Vault { vault: own, rights });
+            needs.into_iter().filter(|need| holder.on_vault(&own.to_string(), *need).is_ok()).collect()
+        };
+        assert_eq!(met(Rights { backup: true, ..none }), [Need::Backup, Need::Look, Need::Protect]);
+        assert_eq!(met(Rights { restore: true, ..none }), [Need::Restore, Need::Look]);
+        assert_eq!(met(Rights { delete: true, ..none }), [Need::Look, Need::Protect, Need::Delete]);
+        assert_eq!(met(Rights { purge: true, ..none }), [Need::Look, Need::Purge]);
+        assert_eq!(met(Rights { hold: true, ..none }), [Need::Look, Need::Protect, Need::Hold]);
     }
 }

@@ -81,9 +81,18 @@ pub(crate) struct AddToken {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RightName {
+    /// Administer the server.
     Operator,
+    /// Upload into the vault.
     Backup,
+    /// Read the vault.
     Restore,
+    /// Delete snapshots so that they can be brought back, and bring them back.
+    Delete,
+    /// Remove snapshots for good, at once or by retention.
+    Purge,
+    /// Shorten and lift holds.
+    Hold,
 }
 
 /// How the result is printed.
@@ -121,6 +130,9 @@ fn rights_text(rights: &[Right]) -> String {
         Right::Operator => "operator",
         Right::Backup => "backup",
         Right::Restore => "restore",
+        Right::Delete => "delete",
+        Right::Purge => "purge",
+        Right::Hold => "hold",
     });
     names.collect::<Vec<_>>().join(",")
 }
@@ -207,6 +219,9 @@ pub(crate) async fn token(settings: &CommonSettings, command: TokenCommand) -> R
                     RightName::Operator => Right::Operator,
                     RightName::Backup => Right::Backup,
                     RightName::Restore => Right::Restore,
+                    RightName::Delete => Right::Delete,
+                    RightName::Purge => Right::Purge,
+                    RightName::Hold => Right::Hold,
                 })
                 .collect();
             let token: NewToken = server.post("/tokens", &CreateToken { name, vault, rights, valid_seconds }).await?;

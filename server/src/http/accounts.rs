@@ -28,6 +28,9 @@ fn rights(scope: TokenScope) -> (Vec<Right>, Option<String>) {
             let mut list = Vec::new();
             list.extend(rights.backup.then_some(Right::Backup));
             list.extend(rights.restore.then_some(Right::Restore));
+            list.extend(rights.delete.then_some(Right::Delete));
+            list.extend(rights.purge.then_some(Right::Purge));
+            list.extend(rights.hold.then_some(Right::Hold));
             (list, Some(vault.to_string()))
         }
     }
@@ -38,10 +41,17 @@ fn scope(rights: &[Right], vault: Option<&str>) -> Result<TokenScope, AppError> 
         (true, None) if rights.len() == 1 => Ok(TokenScope::Operator),
         (false, Some(vault)) => Ok(TokenScope::Vault {
             vault: vault.parse().map_err(|_| AppError::Invalid("vault: is not a vault id".into()))?,
-            rights: Rights { backup: rights.contains(&Right::Backup), restore: rights.contains(&Right::Restore) },
+            rights: Rights {
+                backup: rights.contains(&Right::Backup),
+                restore: rights.contains(&Right::Restore),
+                delete: rights.contains(&Right::Delete),
+                purge: rights.contains(&Right::Purge),
+                hold: rights.contains(&Right::Hold),
+            },
         }),
         _ => Err(AppError::Invalid(
-            "rights: either `operator` alone and no vault, or `backup` and `restore` on one vault".into(),
+            "rights: either `operator` alone and no vault, or any of `backup`, `restore`, `delete`, `purge` and `hold` on \
+             one vault".into(),
         )),
     }
 }
