@@ -29,9 +29,10 @@ impl From<StoreError> for AppError {
             StoreError::BadCompression { .. } => AppError::BadCompression(error.to_string()),
             StoreError::BadNode { .. } => AppError::BadNode(error.to_string()),
             StoreError::BadRecord { .. } => AppError::Invalid(error.to_string()),
-            StoreError::Conflict(_) | StoreError::SnapshotDeleted { .. } | StoreError::Held { .. } => {
-                AppError::Conflict(error.to_string())
-            }
+            StoreError::Conflict(_)
+            | StoreError::SnapshotDeleted { .. }
+            | StoreError::Held { .. }
+            | StoreError::ClockJumped { .. } => AppError::Conflict(error.to_string()),
             StoreError::DiskFull { .. } => AppError::DiskFull(error.to_string()),
             StoreError::Damaged(_) => AppError::Damaged(error.to_string()),
             StoreError::Unknown(_) => AppError::Retry(error.to_string()),

@@ -30,6 +30,16 @@ pub enum StoreError {
         /// End of the hold, nanoseconds since 1970.
         until_ns: i64,
     },
+    /// The server's clock has jumped: nothing expires and no hold ends until it is right again or confirmed.
+    #[error(
+        "the server's clock has jumped ({now_ns} ns where about {last_ns} ns was expected); set it right, or confirm it"
+    )]
+    ClockJumped {
+        /// Where it should be, nanoseconds since 1970.
+        last_ns: i64,
+        /// Where it is.
+        now_ns: i64,
+    },
     /// The upload session does not exist, has ended or has expired: begin a new one.
     #[error("upload session {0} does not exist or has ended")]
     NoSuchSession(UploadSessionId),

@@ -14,8 +14,8 @@ use repo_format::keyring::VaultKeys;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A journal with more segments than this is rewritten as a new generation.
-const SEGMENTS_MAX: usize = 512;
+/// A journal with fewer segments than this is not rewritten as a new generation.
+const SEGMENTS_MIN: u64 = 512;
 /// Largest segment read, bytes.
 const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 
@@ -26,6 +26,8 @@ pub(crate) struct Journal {
     directory: PathBuf,
     epoch: u32,
     generation: u64,
+    /// Sequence of the generation's first record.
+    generation_start: u64,
     /// Highest generation that any file carries, counted or not: a new one lies above it.
     generation_max: u64,
     sequence: u64,
@@ -102,6 +104,7 @@ impl Journal {
             directory,
             epoch,
             generation: 1,
+            generation_start: 1,
             generation_max: generations.keys().next_back().copied().unwrap_or(1),
             sequence: 0,
             previous: FIRST_PREVIOUS,
@@ -117,6 +120,7 @@ impl Journal {
                 continue;
             }
             journal.generation = generation;
+            journal.generation_start = names.first().map_or(1, |name| name.sequence);
             journal.segments = names.len();
             if let Some((sequence, hash)) = read.tip {
                 journal.sequence = sequence;
@@ -171,28 +175,38 @@ impl Journal {
         Ok(read)
     }
 
+    /// Sequence of the first record of this generation, which repeats every state of the time it was written.
+    pub(crate) const fn generation_start(&self) -> u64 {
+        self.generation_start
+    }
+
     /// Sequence of the last record.
     pub(crate) const fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Whether a new generation must be written before the next record.
-    pub(crate) const fn wants_generation(&self) -> bool {
-        self.broken || self.segments >= SEGMENTS_MAX
+    /// Whether a new generation must be written before the next record. Writing one costs as much as there are
+    /// `snapshots`, so it is put off with their number.
+    pub(crate) fn wants_generation(&self, snapshots: u64) -> bool {
+        self.broken || self.segments as u64 >= SEGMENTS_MIN.max(snapshots / 4)
     }
 
-    /// Appends one record as a segment of its own; on disk when this returns. After an error it is not known whether
-    /// the record counts: a new generation settles it.
+    /// The rows lack something that was appended: a new generation, written from them, comes before the next record.
+    pub(crate) const fn distrust(&mut self) {
+        self.broken = true;
+    }
+
+    /// Appends records as one segment: on disk when this returns, all or none. Answers the sequence of the last. After
+    /// an error it is not known whether they count: a new generation settles it.
     pub(crate) fn append(
         &mut self,
         sealing: Sealing<'_>,
-        kind: RecordKind,
-        payload: Vec<u8>,
+        records: &[(RecordKind, Vec<u8>)],
     ) -> Result<u64, StoreError> {
         if self.broken {
             return Err(StoreError::Unknown("the journal awaits a new generation"));
         }
-        let written = self.write_segment(sealing, self.generation, &[(kind, payload)]);
+        let written = self.write_segment(sealing, self.generation, records);
         match written {
             Ok(()) => {
                 self.segments += 1;
@@ -219,7 +233,9 @@ impl Journal {
         self.generation = generation;
         self.broken = true;
         self.previous = FIRST_PREVIOUS;
+        let start = self.sequence + 1;
         self.write_segment(sealing, generation, &records)?;
+        self.generation_start = start;
         self.broken = false;
         self.segments = 1;
         for name in self.world.vfs.list(&self.directory).at(&self.directory)? {

@@ -4,6 +4,7 @@
 
 mod cache;
 mod error;
+mod guarded_clock;
 mod journal;
 mod keyring_file;
 pub mod meta;

@@ -36,9 +36,11 @@ impl Vault {
             if row.references > 0 {
                 computed.referenced(&row);
             }
-            let pack = live.entry(row.place.pack).or_default();
-            pack.0 += u64::from(row.place.frame_len);
-            pack.1 += 1;
+            if !row.is_lost() {
+                let pack = live.entry(row.place.pack).or_default();
+                pack.0 += u64::from(row.place.frame_len);
+                pack.1 += 1;
+            }
             objects.insert(id, row);
         }
         let mut references: BTreeMap<ObjectId, u64> = BTreeMap::new();
@@ -54,11 +56,7 @@ impl Vault {
         }
         let snapshots = self.all_rows(Table::Snapshot)?;
         for record in self.snapshots()? {
-            computed.snapshots += 1;
-            computed.logical_bytes += record.logical_bytes;
-            if record.deleted.is_some() {
-                computed.deleted_logical_bytes += record.logical_bytes;
-            }
+            computed.snapshot_added(&record);
             *references.entry(ObjectId::from(record.root)).or_default() += 1;
         }
         let zero: BTreeSet<ObjectId> =

@@ -1,7 +1,10 @@
 //! `Store`: the thin verbs over vaults that callers use.
 
+mod states;
+
 use crate::cache::NodeCache;
 use crate::error::{At, StoreError};
+use crate::guarded_clock::GuardedClock;
 use crate::journal::{epoch_of_segment, journal_directory};
 use crate::keyring_file::KeyringFile;
 use crate::meta::rows::{Ledger, SnapshotRow as SnapshotInfo};
@@ -78,7 +81,17 @@ impl Store {
         let (epoch, first) = next_epoch(&world, &settings.directory)?;
         let keyring = KeyringFile::open(world.clone(), &settings.directory, master, first)?;
         let nodes = NodeCache::new((settings.memory_bytes / 2) as u64);
-        let shared = Shared { world, settings, meta, aead: default_aead(), epoch, stats: Stats::default(), nodes };
+        let guarded_clock = GuardedClock::open(world.clone(), &settings.directory)?;
+        let shared = Shared {
+            world,
+            settings,
+            meta,
+            aead: default_aead(),
+            epoch,
+            stats: Stats::default(),
+            nodes,
+            guarded_clock,
+        };
         Ok(Store {
             shared: Arc::new(shared),
             keyring: Mutex::new(keyring),

@@ -23,7 +23,7 @@ fn open(directory: &Path, epoch: u32) -> Result<(Journal, Vec<Vec<u8>>), StoreEr
 
 fn append(journal: &mut Journal, payload: &[u8]) -> Result<u64, StoreError> {
     let keys = keys();
-    journal.append(Sealing { aead: default_aead(), keys: &keys }, RecordKind::Commit, payload.to_vec())
+    journal.append(Sealing { aead: default_aead(), keys: &keys }, &[(RecordKind::Commit, payload.to_vec())])
 }
 
 fn begin(journal: &mut Journal, payloads: &[&[u8]]) -> Result<u64, StoreError> {

@@ -56,6 +56,18 @@ pub(crate) struct ObjectRow {
 }
 
 impl ObjectRow {
+    /// An object that something refers to and no pack has: damaged, and it gets a place when it is sent again. None
+    /// of its children has a reference from it.
+    pub(crate) const fn lost(kind: ObjectKind, logical_bytes: u64) -> Self {
+        let place = Place { pack: PackId { epoch: 0, sequence: 0 }, offset: 0, frame_len: 0 };
+        ObjectRow { kind, codec: Codec::Raw, damaged: true, place, plain_len: 0, references: 0, logical_bytes }
+    }
+
+    /// Whether it is in no pack.
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.place.frame_len == 0
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = versioned();
         out.push(self.kind.byte());
@@ -185,6 +197,8 @@ pub struct Ledger {
     pub logical_bytes: u64,
     /// The part of `logical_bytes` that is softly deleted: "held after deletion".
     pub deleted_logical_bytes: u64,
+    /// Softly deleted snapshots.
+    pub deleted_snapshots: u64,
     /// Frame bytes of objects with count zero.
     pub pending_bytes: u64,
     /// Chunk rows.
@@ -197,7 +211,7 @@ pub struct Ledger {
     pub journal_sequence: u64,
 }
 
-/// Version 1 of the ledger row had no `deleted_logical_bytes`.
+/// Version 1 of the ledger row counted nothing that is softly deleted.
 const LEDGER_VERSION: u8 = 2;
 
 impl Ledger {
@@ -212,6 +226,7 @@ impl Ledger {
             self.snapshots,
             self.journal_sequence,
             self.deleted_logical_bytes,
+            self.deleted_snapshots,
         ] {
             put_varint(&mut out, number);
         }
@@ -233,6 +248,7 @@ impl Ledger {
             snapshots: reader.varint()?,
             journal_sequence: reader.varint()?,
             deleted_logical_bytes: if version == VERSION { 0 } else { reader.varint()? },
+            deleted_snapshots: if version == VERSION { 0 } else { reader.varint()? },
         };
         reader.finish()?;
         Ok(ledger)
@@ -260,6 +276,31 @@ impl Ledger {
     /// Its first reference.
     pub(crate) fn referenced(&mut self, row: &ObjectRow) {
         self.pending_bytes = self.pending_bytes.saturating_sub(row.place.frame_len.into());
+    }
+
+    /// Its last reference is gone.
+    pub(crate) fn unreferenced(&mut self, row: &ObjectRow) {
+        self.pending_bytes += u64::from(row.place.frame_len);
+    }
+
+    /// A snapshot row comes up.
+    pub(crate) fn snapshot_added(&mut self, row: &SnapshotRow) {
+        self.snapshots += 1;
+        self.logical_bytes += row.logical_bytes;
+        if row.deleted.is_some() {
+            self.deleted_snapshots += 1;
+            self.deleted_logical_bytes += row.logical_bytes;
+        }
+    }
+
+    /// A snapshot row goes.
+    pub(crate) fn snapshot_gone(&mut self, row: &SnapshotRow) {
+        self.snapshots = self.snapshots.saturating_sub(1);
+        self.logical_bytes = self.logical_bytes.saturating_sub(row.logical_bytes);
+        if row.deleted.is_some() {
+            self.deleted_snapshots = self.deleted_snapshots.saturating_sub(1);
+            self.deleted_logical_bytes = self.deleted_logical_bytes.saturating_sub(row.logical_bytes);
+        }
     }
 }
 
@@ -348,10 +389,12 @@ mod tests {
             snapshots: 6,
             journal_sequence: 7,
             deleted_logical_bytes: 8,
+            deleted_snapshots: 9,
         };
         assert_eq!(Ledger::decode(&ledger.encode()).unwrap(), ledger);
         let before_soft_deletes = [1, 1, 2, 3, 4, 5, 6, 7];
-        assert_eq!(Ledger::decode(&before_soft_deletes).unwrap(), Ledger { deleted_logical_bytes: 0, ..ledger });
+        let read = Ledger::decode(&before_soft_deletes).unwrap();
+        assert_eq!(read, Ledger { deleted_logical_bytes: 0, deleted_snapshots: 0, ..ledger });
         let session = SessionRow {
             created_ns: -1,
             computer: "laptop".into(),

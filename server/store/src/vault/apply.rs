@@ -152,9 +152,10 @@ impl Vault {
                     work.give_up(row.place.pack);
                 }
             } else if let Some(row) = rows.get(&node.id) {
-                let heals = work.objects.contains_key(&node.id);
+                // A damaged node's children have its references already; a lost one's do not.
+                let counted = work.row(&node.id).is_some_and(|row| !row.is_lost());
                 work.record(node.id, *row)?;
-                if !heals {
+                if !counted {
                     for child in node.children() {
                         work.reference(child)?;
                     }
@@ -225,9 +226,11 @@ impl<'v> Work<'v> {
             }
             Some(old) => {
                 let healed = ObjectRow { references: old.references, ..new };
-                let was = self.pack(old.place.pack, PackKind::of(old.kind))?;
-                was.live_bytes = was.live_bytes.saturating_sub(old.place.frame_len.into());
-                was.live_frames = was.live_frames.saturating_sub(1);
+                if !old.is_lost() {
+                    let was = self.pack(old.place.pack, PackKind::of(old.kind))?;
+                    was.live_bytes = was.live_bytes.saturating_sub(old.place.frame_len.into());
+                    was.live_frames = was.live_frames.saturating_sub(1);
+                }
                 self.ledger.replace(&old, &healed);
                 if let Some(object) = self.objects.get_mut(&id) {
                     object.row = healed;

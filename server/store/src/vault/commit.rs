@@ -1,14 +1,13 @@
 //! Commits and snapshot records. A commit is a journal record and one small batch, whatever the snapshot's size, and
 //! idempotent by its upload session.
 
-use super::{State, Vault};
+use super::Vault;
 use crate::error::StoreError;
 use crate::journal::Sealing;
-use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, SnapshotRow};
-use crate::meta::{Batch, Table, Ticket};
-use repo_format::FormatError;
+use crate::meta::rows::{ObjectRow, SnapshotRow};
+use crate::meta::{Batch, Table};
 use repo_format::id::{NodeId, ObjectId, ObjectKind, SnapshotId, UploadSessionId};
-use repo_format::journal::{CommitRecord, JournalRecord, RecordKind};
+use repo_format::journal::{CommitRecord, RecordKind};
 
 /// Hold rows removed in one batch after a commit.
 const HOLDS_PER_BATCH: usize = 2048;
@@ -78,54 +77,21 @@ impl Vault {
             summary_json: input.summary_json.clone(),
         };
         let payload = record.encode()?;
-        if journal.wants_generation() {
-            let records = self.snapshots()?;
-            let states = records.iter().map(|row| Ok((RecordKind::Commit, row.commit.encode()?)));
-            let states = states.collect::<Result<Vec<_>, FormatError>>()?;
-            journal.begin_generation(self.sealing(), states)?;
-        }
-        let sequence = journal.append(self.sealing(), RecordKind::Commit, payload)?;
-        let ticket = self.fold_commit(&mut self.state.lock(), &record, sequence)?;
+        let snapshot = SnapshotRow::new(record);
+        let target = [(snapshot.snapshot, Some(snapshot.clone()))];
+        let ticket = self.journalled(&mut journal, &[(RecordKind::Commit, payload)], |state, sequence| {
+            self.move_snapshots(state, &target, sequence)
+        })?;
         drop(journal);
         self.sync(ticket)?;
         self.drop_holds(session)?;
         self.shared.stats.committed();
-        Ok(SnapshotRow::new(record))
+        Ok(snapshot)
     }
 
     fn root_row(&self, root: &ObjectId) -> Result<ObjectRow, StoreError> {
         let row = self.object_rows(&[*root])?.into_iter().next().flatten();
         row.filter(|row| row.kind == ObjectKind::Node && !row.damaged).ok_or(StoreError::Missing(vec![*root]))
-    }
-
-    /// Makes a journal's commit record visible.
-    fn fold_commit(&self, state: &mut State, record: &CommitRecord, sequence: u64) -> Result<Ticket, StoreError> {
-        let mut batch = Batch::default();
-        let mut ledger: Ledger = state.ledger;
-        ledger.journal_sequence = sequence;
-        let known = self.meta().get(&self.id, Table::Snapshot, record.snapshot.as_bytes())?.is_some();
-        if !known {
-            let root = ObjectId::from(record.root);
-            let mut row = self.root_row(&root)?;
-            if row.references == 0 {
-                ledger.referenced(&row);
-                batch.delete(Table::Zero, *root.as_bytes());
-            }
-            row.references += 1;
-            ledger.logical_bytes += record.logical_bytes;
-            ledger.snapshots += 1;
-            batch.put(Table::Object, *root.as_bytes(), row.encode());
-            batch.put(Table::Snapshot, *record.snapshot.as_bytes(), SnapshotRow::new(record.clone()).encode()?);
-        }
-        if let Ok(mut session) = self.session_row(&record.session) {
-            session.committed = Some(record.snapshot);
-            session.base_root = None;
-            batch.put(Table::Session, *record.session.as_bytes(), session.encode());
-        }
-        batch.put(Table::Ledger, LEDGER_KEY, ledger.encode());
-        let ticket = self.meta().write(&self.id, batch)?;
-        state.ledger = ledger;
-        Ok(ticket)
     }
 
     /// Removes what a committed session held node by node; the snapshot holds it now.
@@ -141,20 +107,5 @@ impl Vault {
             self.meta().write(&self.id, batch)?;
         }
         Ok(())
-    }
-
-    /// Applies a journal record that the rows do not contain yet.
-    pub(super) fn replay(&self, record: &JournalRecord) -> Result<(), StoreError> {
-        match record.kind {
-            RecordKind::Commit => {
-                let commit = CommitRecord::decode(&record.payload)?;
-                self.fold_commit(&mut self.state.lock(), &commit, record.sequence)?;
-                Ok(())
-            }
-            _ => Err(StoreError::Unavailable {
-                vault: self.id,
-                reason: "its journal has records this version does not write; use a newer Holdfast".into(),
-            }),
-        }
     }
 }

@@ -5,8 +5,11 @@
 
 mod apply;
 mod commit;
+mod damage;
 mod read;
 mod recover;
+mod replay;
+mod states;
 mod upload;
 
 pub use commit::CommitInput;
@@ -16,6 +19,7 @@ pub use upload::{Durable, IncomingObject, Received};
 
 use crate::cache::NodeCache;
 use crate::error::StoreError;
+use crate::guarded_clock::GuardedClock;
 use crate::journal::Journal;
 use crate::meta::rows::{Ledger, ObjectRow, SessionRow};
 use crate::meta::{Batch, MetaStore, Table, Ticket};
@@ -44,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) epoch: u32,
     pub(crate) stats: Stats,
     pub(crate) nodes: NodeCache,
+    /// By which holds and soft deletes end.
+    pub(crate) guarded_clock: GuardedClock,
 }
 
 /// One vault, recovered and open.

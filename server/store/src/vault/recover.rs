@@ -96,11 +96,13 @@ impl Vault {
             shared,
             keys,
         };
-        let mut recovered = vault.adopt_packs()?;
-        for record in &records {
-            vault.replay(record)?;
-            recovered.records += 1;
-        }
+        let journal = vault.journal.lock();
+        let whole = ledger.journal_sequence.saturating_add(1) < journal.generation_start();
+        let sequence = journal.sequence();
+        drop(journal);
+        let replay = vault.fold(&records, whole)?;
+        let mut recovered = vault.adopt_packs(&replay.dropped)?;
+        recovered.records = vault.replay(replay, sequence)?;
         if rebuild || recovered != Recovered::default() {
             let mut batch = Batch::default();
             batch.put(Table::Ledger, LEDGER_KEY, vault.ledger().encode());
@@ -125,11 +127,18 @@ impl Vault {
         Ok((directory, names.iter().filter_map(|name| pack_of_name(name)).collect()))
     }
 
-    fn adopt_packs(&self) -> Result<Recovered, StoreError> {
+    fn adopt_packs(&self, dropped: &BTreeSet<PackId>) -> Result<Recovered, StoreError> {
         let rows = self.pack_rows()?;
         let (directory, on_disk) = self.packs_on_disk()?;
         for (pack, row) in &rows {
             if row.live_frames > 0 && !on_disk.contains(pack) {
+                if dropped.contains(pack) {
+                    return Err(StoreError::Unavailable {
+                        vault: self.id,
+                        reason: "its index is older than its packs; stop the server and run `holdfastd rebuild-index`"
+                            .into(),
+                    });
+                }
                 return Err(StoreError::Unavailable {
                     vault: self.id,
                     reason: format!(
@@ -252,7 +261,7 @@ impl Vault {
         let mut ids = children.clone();
         ids.push(node.frame.id);
         work.load(&ids)?;
-        if work.row(&node.frame.id).is_some() {
+        if work.row(&node.frame.id).is_some_and(|row| !row.is_lost()) {
             return Ok(true);
         }
         if !children.iter().all(|child| work.row(child).is_some()) {

@@ -8,6 +8,7 @@
 //! | `faults` | one failing file operation after another |
 //! | `history` | random histories against a model |
 //! | `races` | many uploads at once into one vault |
+//! | `states` | what happens to a snapshot after its commit |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
 mod bed;
@@ -15,4 +16,5 @@ mod faults;
 mod history;
 mod races;
 mod recovery;
+mod states;
 mod upload;
