@@ -121,7 +121,7 @@ pub fn backup(
         Source::Stream { name, .. } => (vec![name.clone()], name.clone()),
     };
     let series = options.name.clone().unwrap_or(default_series);
-    let snapshots = connection.snapshots()?;
+    let snapshots = connection.readable_snapshots()?;
     let base = snapshots.into_iter().rfind(|old| old.computer == options.computer && old.series == series);
     let (session, base) = begin(connection, &options.computer, &series, base)?;
     report.start_progress(base.as_ref().map(|base| base.logical_bytes));
@@ -194,7 +194,7 @@ fn begin(
     };
     match connection.client.begin(&connection.vault, &request) {
         Ok(session) => Ok((session, base)),
-        Err(error) if base.is_some() && error.code() == Some(Code::NotFound) => {
+        Err(error) if base.is_some() && matches!(error.code(), Some(Code::NotFound | Code::SnapshotDeleted)) => {
             request.base_snapshot = None;
             Ok((connection.client.begin(&connection.vault, &request)?, None))
         }

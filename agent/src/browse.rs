@@ -5,7 +5,7 @@ use crate::error::AgentError;
 use crate::nodes::ServerNodes;
 use crate::report::{Report, human_bytes, printable};
 use crate::restore::fetch::open_chunk;
-use crate::snapshots::{Filter, show_time};
+use crate::snapshots::{Filter, short, show_time};
 use api::browse::Snapshot;
 use globset::{GlobBuilder, GlobMatcher};
 use repo_format::compress::Decompressor;
@@ -132,13 +132,21 @@ pub fn list_snapshots(connection: &Connection, filter: &Filter, report: &Report)
             0 => String::new(),
             count => format!("  ({count} warnings)"),
         };
-        let tags = match snapshot.summary.tags.as_slice() {
+        let tags = match snapshot.tags.as_slice() {
             [] => String::new(),
-            tags => format!("  [{}]", tags.join(", ")),
+            tags => format!("  [{}]", printable(tags.join(", ").as_bytes())),
+        };
+        let held = match snapshot.hold_until_ns {
+            None => String::new(),
+            Some(until_ns) => format!("  (held until {})", show_time(until_ns)),
+        };
+        let deleted = match &snapshot.deleted {
+            None => String::new(),
+            Some(deleted) => format!("  (deleted, undelete until {})", show_time(deleted.until_ns)),
         };
         let text = format!(
-            "{}  {}  {}  {:>10}  {}{tags}{warnings}",
-            snapshot.id.get(..12).unwrap_or(&snapshot.id),
+            "{}  {}  {}  {:>10}  {}{tags}{warnings}{held}{deleted}",
+            short(&snapshot.id),
             show_time(snapshot.committed_ns),
             printable(snapshot.computer.as_bytes()),
             human_bytes(snapshot.logical_bytes),
@@ -230,7 +238,7 @@ pub fn find(
         committed_ns: i64,
     }
     let nodes = connection.nodes();
-    let snapshots = connection.snapshots()?;
+    let snapshots = connection.readable_snapshots()?;
     let mut versions = 0;
     let mut shown: HashMap<(&str, &str), Option<&Snapshot>> = HashMap::new();
     let mut show = |snapshot: &Snapshot, key: &PathKey, entry: &Entry| {

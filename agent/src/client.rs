@@ -6,6 +6,8 @@ use api::accounts::{Info, Me};
 use api::browse::{Snapshot, Snapshots};
 use api::objects::{BodyDecoder, Record};
 use api::problem::{Code, Problem};
+use api::retention::{PlanRequest, RetentionPlan};
+use api::states::{BeginRestore, RestoreHold, SetHold, SetTags};
 use api::upload::{BeginUpload, Commit, Durable, Flush, Received, UploadSession};
 use bytes::{Bytes, BytesMut};
 use repo_format::id::ObjectId;
@@ -148,6 +150,54 @@ impl Client {
         Ok(self.get::<Snapshots>(&format!("/vaults/{vault}/snapshots"))?.snapshots)
     }
 
+    /// Deletes a snapshot so that it can be brought back.
+    pub fn delete_snapshot(&self, vault: &str, snapshot: &str) -> Result<Snapshot, ClientError> {
+        let path = format!("/vaults/{vault}/snapshots/{snapshot}");
+        from_json(&self.call(Method::Delete, &path, JSON, Bytes::new())?.body)
+    }
+
+    /// Brings a deleted snapshot back.
+    pub fn undelete_snapshot(&self, vault: &str, snapshot: &str) -> Result<Snapshot, ClientError> {
+        let path = format!("/vaults/{vault}/snapshots/{snapshot}/undelete");
+        from_json(&self.call(Method::Post, &path, JSON, Bytes::new())?.body)
+    }
+
+    /// Removes a snapshot for good.
+    pub fn purge_snapshot(&self, vault: &str, snapshot: &str) -> Result<(), ClientError> {
+        let path = format!("/vaults/{vault}/snapshots/{snapshot}/purge");
+        self.call(Method::Post, &path, JSON, Bytes::new()).map(|_| ())
+    }
+
+    /// Sets, moves or lifts a snapshot's hold.
+    pub fn hold_snapshot(&self, vault: &str, snapshot: &str, hold: &SetHold) -> Result<Snapshot, ClientError> {
+        self.put_json(&format!("/vaults/{vault}/snapshots/{snapshot}/hold"), hold)
+    }
+
+    /// Replaces a snapshot's tags.
+    pub fn tag_snapshot(&self, vault: &str, snapshot: &str, tags: &SetTags) -> Result<Snapshot, ClientError> {
+        self.put_json(&format!("/vaults/{vault}/snapshots/{snapshot}/tags"), tags)
+    }
+
+    /// What would expire now.
+    pub fn retention_plan(&self, vault: &str, request: &PlanRequest) -> Result<RetentionPlan, ClientError> {
+        self.post_json(&format!("/vaults/{vault}/retention/plan"), request)
+    }
+
+    /// Keeps everything in a snapshot while it is read.
+    pub fn begin_restore(&self, vault: &str, snapshot: &str) -> Result<RestoreHold, ClientError> {
+        self.post_json(&format!("/vaults/{vault}/restores"), &BeginRestore { snapshot: snapshot.to_owned() })
+    }
+
+    /// Says that a restore goes on.
+    pub fn touch_restore(&self, vault: &str, restore: &str) -> Result<(), ClientError> {
+        self.call(Method::Put, &format!("/vaults/{vault}/restores/{restore}"), JSON, Bytes::new()).map(|_| ())
+    }
+
+    /// Ends a restore.
+    pub fn end_restore(&self, vault: &str, restore: &str) -> Result<(), ClientError> {
+        self.call(Method::Delete, &format!("/vaults/{vault}/restores/{restore}"), JSON, Bytes::new()).map(|_| ())
+    }
+
     /// Starts an upload session.
     pub fn begin(&self, vault: &str, begin: &BeginUpload) -> Result<UploadSession, ClientError> {
         self.post_json(&format!("/vaults/{vault}/uploads"), begin)
@@ -268,6 +318,11 @@ impl Client {
     fn post_json<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol(error.to_string()))?;
         from_json(&self.call(Method::Post, path, JSON, body.into())?.body)
+    }
+
+    fn put_json<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        from_json(&self.call(Method::Put, path, JSON, body.into())?.body)
     }
 
     fn post_binary<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T, ClientError> {

@@ -47,7 +47,14 @@ impl Connection {
         ServerNodes::new(self.client.clone(), self.vault.clone(), self.keys.clone())
     }
 
-    /// All snapshots, oldest first.
+    /// Snapshots that can be read and built on, oldest first: all but deleted ones.
+    pub fn readable_snapshots(&self) -> Result<Vec<Snapshot>, AgentError> {
+        let mut snapshots = self.snapshots()?;
+        snapshots.retain(|snapshot| snapshot.deleted.is_none());
+        Ok(snapshots)
+    }
+
+    /// All snapshots, deleted ones included, oldest first.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, AgentError> {
         Ok(self.client.snapshots(&self.vault)?)
     }

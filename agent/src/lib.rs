@@ -11,6 +11,7 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod error;
+pub mod forget;
 pub mod fs;
 pub mod nodes;
 pub mod pipeline;

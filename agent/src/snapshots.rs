@@ -24,16 +24,38 @@ impl Filter {
     pub fn matches(&self, snapshot: &Snapshot) -> bool {
         self.computer.as_ref().is_none_or(|computer| *computer == snapshot.computer)
             && self.series.as_ref().is_none_or(|series| *series == snapshot.series)
-            && self.tag.as_ref().is_none_or(|tag| snapshot.summary.tags.contains(tag))
+            && self.tag.as_ref().is_none_or(|tag| snapshot.tags.contains(tag))
             && self.at_ns.is_none_or(|at| snapshot.committed_ns <= at)
     }
 }
 
-/// The snapshot that `text` names: `latest`, an id, or the beginning of one that is unique.
+/// The beginning of an id that is shown to people.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// The snapshot that `text` names, which must be readable: a deleted one is an error that says how to bring it back.
 pub fn pick(snapshots: &[Snapshot], text: &str, filter: &Filter) -> Result<Snapshot, AgentError> {
+    let snapshot = pick_any(snapshots, text, filter)?;
+    match &snapshot.deleted {
+        None => Ok(snapshot),
+        Some(deleted) => Err(AgentError::Usage(format!(
+            "snapshot {id} is deleted; until {} `holdfast undelete {id}` brings it back",
+            show_time(deleted.until_ns),
+            id = short(&snapshot.id),
+        ))),
+    }
+}
+
+/// The snapshot that `text` names, deleted or not: `latest` (of those not deleted), an id, or the beginning of one that
+/// is unique.
+pub fn pick_any(snapshots: &[Snapshot], text: &str, filter: &Filter) -> Result<Snapshot, AgentError> {
     let matching = snapshots.iter().filter(|snapshot| filter.matches(snapshot));
     if text == "latest" {
-        let latest = matching.max_by_key(|snapshot| snapshot.committed_ns).cloned();
+        let latest = matching
+            .filter(|snapshot| snapshot.deleted.is_none())
+            .max_by_key(|snapshot| snapshot.committed_ns)
+            .cloned();
         return latest.ok_or_else(|| AgentError::Usage("no snapshot matches".into()));
     }
     let text = text.to_ascii_lowercase();
@@ -77,6 +99,7 @@ pub fn show_time(nanoseconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::browse::Deleted;
 
     fn snapshot(id: &str, computer: &str, committed_ns: i64) -> Snapshot {
         Snapshot {
@@ -87,6 +110,9 @@ mod tests {
             committed_ns,
             logical_bytes: 0,
             summary: Default::default(),
+            tags: Vec::new(),
+            deleted: None,
+            hold_until_ns: None,
         }
     }
 
@@ -101,6 +127,11 @@ mod tests {
         let of_b = Filter { computer: Some("b".into()), ..Filter::default() };
         assert_eq!(pick(&all, "latest", &of_b).unwrap().id, "abd2");
         assert_eq!(pick(&all, "ab", &of_b).unwrap().id, "abd2");
+        let mut all = all;
+        all[2].deleted = Some(Deleted { deleted_ns: 31, until_ns: 40, by: "a person".into() });
+        assert_eq!(pick(&all, "latest", &filter).unwrap().id, "abd2");
+        assert!(pick(&all, "ffff", &filter).unwrap_err().to_string().contains("holdfast undelete ffff"));
+        assert_eq!(pick_any(&all, "ffff", &filter).unwrap().id, "ffff");
         let early = Filter { at_ns: Some(20), ..Filter::default() };
         assert_eq!(pick(&all, "latest", &early).unwrap().id, "abd2");
     }

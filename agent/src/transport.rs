@@ -28,6 +28,8 @@ pub enum Method {
     Get,
     /// Do.
     Post,
+    /// Set.
+    Put,
     /// End.
     Delete,
 }
@@ -177,6 +179,7 @@ impl Transport for HttpTransport {
         let mut builder = match request.method {
             Method::Get => self.client.get(url),
             Method::Post => self.client.post(url),
+            Method::Put => self.client.put(url),
             Method::Delete => self.client.delete(url),
         };
         builder = builder.header(api::PROTOCOL_HEADER, api::PROTOCOL_VERSION);

@@ -31,6 +31,14 @@ impl Clock for MovableClock {
     }
 }
 
+/// A time for people: UTC, to the second.
+pub fn utc(nanoseconds: i64) -> String {
+    match jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => format!("{nanoseconds} ns since 1970"),
+    }
+}
+
 /// The clock this process runs on.
 pub fn from_environment() -> std::sync::Arc<dyn Clock> {
     #[cfg(feature = "testing")]

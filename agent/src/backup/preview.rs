@@ -38,7 +38,7 @@ pub fn preview(
     report: &Report,
 ) -> Result<BackupPreview, AgentError> {
     let series = options.name.clone().unwrap_or_else(|| series_of_paths(roots));
-    let snapshots = connection.snapshots()?;
+    let snapshots = connection.readable_snapshots()?;
     let base = snapshots.into_iter().rfind(|old| old.computer == options.computer && old.series == series);
     let folder = series_folder(&connection.folders, &connection.login, &options.computer, &series);
     let mut files = match &base {

@@ -38,8 +38,16 @@ pub enum Command {
     Logout,
     /// Back directories, standard input or a command's output up.
     Backup(Box<BackupArguments>),
-    /// List snapshots, oldest first.
+    /// List snapshots, oldest first; deleted and held ones are marked.
     Snapshots(FilterArguments),
+    /// Delete snapshots, by name or by what a rule does not keep; they can be brought back for some days.
+    Forget(ForgetArguments),
+    /// Bring deleted snapshots back.
+    Undelete(UndeleteArguments),
+    /// Add tags to snapshots, or take them away.
+    Tag(TagArguments),
+    /// Hold snapshots: until a date nobody can remove them.
+    Hold(HoldArguments),
     /// List a folder of a snapshot.
     Ls(LsArguments),
     /// Find a file in all snapshots: one line per version.
@@ -160,6 +168,127 @@ pub struct FilterArguments {
     pub at: Option<String>,
 }
 
+/// `forget`.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("rule").multiple(true))]
+#[command(after_help = "Examples:
+  holdfast forget 4f2a9c
+  holdfast forget --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
+  holdfast forget --keep-within 30d --keep-tag audit --series /home
+  holdfast forget 4f2a9c --purge
+
+What is deleted comes back with `holdfast undelete` for as many days as the vault says (14 unless changed); until then it
+counts as stored. --purge removes for good and frees the space. The newest complete snapshot of a series is never
+forgotten by a rule. The token needs the right `delete`, with --purge the right `purge`.")]
+pub struct ForgetArguments {
+    /// Snapshots: ids, beginnings of ids, or `latest`.
+    #[arg(value_name = "SNAPSHOT", conflicts_with = "rule")]
+    pub snapshots: Vec<String>,
+    /// Keep the newest N snapshots of each series.
+    #[arg(long, value_name = "N", group = "rule")]
+    pub keep_last: Option<u32>,
+    /// Keep the newest snapshot of each of the last N hours that have one.
+    #[arg(long, value_name = "N", group = "rule")]
+    pub keep_hourly: Option<u32>,
+    /// The same by days.
+    #[arg(long, value_name = "N", group = "rule")]
+    pub keep_daily: Option<u32>,
+    /// The same by weeks, which begin on Monday.
+    #[arg(long, value_name = "N", group = "rule")]
+    pub keep_weekly: Option<u32>,
+    /// The same by months.
+    #[arg(long, value_name = "N", group = "rule")]
+    pub keep_monthly: Option<u32>,
+    /// The same by years.
+    #[arg(long, value_name = "N", group = "rule")]
+    pub keep_yearly: Option<u32>,
+    /// Keep everything made within this time: 36h, 30d, 8w, 2y (a year is 365 days).
+    #[arg(long, value_name = "TIME", group = "rule", value_parser = parse_within)]
+    pub keep_within: Option<u64>,
+    /// Keep everything with this tag; may be repeated.
+    #[arg(long, value_name = "TAG", group = "rule")]
+    pub keep_tag: Vec<String>,
+    /// Time zone in which hours, days, weeks, months and years are told, such as Europe/Warsaw [default: this
+    /// computer's].
+    #[arg(long, value_name = "NAME", requires = "rule")]
+    pub time_zone: Option<String>,
+    /// With a rule: snapshots of this computer [default: the computer this runs on].
+    #[arg(long, value_name = "NAME", requires = "rule")]
+    pub computer: Option<String>,
+    /// With a rule: snapshots of every computer in the vault.
+    #[arg(long, requires = "rule", conflicts_with = "computer")]
+    pub all_computers: bool,
+    /// With a rule: only snapshots of this series.
+    #[arg(long, value_name = "NAME", requires = "rule")]
+    pub series: Option<String>,
+    /// With a rule: only snapshots with this tag.
+    #[arg(long, value_name = "TAG", requires = "rule")]
+    pub tag: Option<String>,
+    /// Only say what would be forgotten.
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Remove for good: nothing brings it back.
+    #[arg(long)]
+    pub purge: bool,
+}
+
+/// `undelete`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  holdfast snapshots
+  holdfast undelete 4f2a9c
+
+The token needs the right `delete`.")]
+pub struct UndeleteArguments {
+    /// Snapshots: ids or beginnings of ids.
+    #[arg(value_name = "SNAPSHOT", required = true)]
+    pub snapshots: Vec<String>,
+}
+
+/// `tag`.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("change").multiple(true).required(true))]
+#[command(after_help = "Examples:
+  holdfast tag latest --add before-upgrade
+  holdfast tag 4f2a9c 77e0b1 --remove audit --add checked
+  holdfast tag 4f2a9c --clear
+
+Adding needs the right `backup` or `delete`, taking away the right `delete`: a tag may be what keeps a snapshot.")]
+pub struct TagArguments {
+    /// Snapshots: ids, beginnings of ids, or `latest`.
+    #[arg(value_name = "SNAPSHOT", required = true)]
+    pub snapshots: Vec<String>,
+    /// Tag to add; may be repeated.
+    #[arg(long, value_name = "TAG", group = "change")]
+    pub add: Vec<String>,
+    /// Tag to take away; may be repeated.
+    #[arg(long, value_name = "TAG", group = "change")]
+    pub remove: Vec<String>,
+    /// Take all tags away, before others are added.
+    #[arg(long, group = "change")]
+    pub clear: bool,
+}
+
+/// `hold`.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("end").required(true))]
+#[command(after_help = "Examples:
+  holdfast hold latest --until 2027-12-31
+  holdfast hold 4f2a9c --lift
+
+Setting and extending needs the right `backup`, `delete` or `hold`; shortening and lifting needs the right `hold`.")]
+pub struct HoldArguments {
+    /// Snapshots: ids, beginnings of ids, or `latest`.
+    #[arg(value_name = "SNAPSHOT", required = true)]
+    pub snapshots: Vec<String>,
+    /// Nobody removes them before this date.
+    #[arg(long, value_name = "DATE", group = "end")]
+    pub until: Option<String>,
+    /// End the hold now.
+    #[arg(long, group = "end")]
+    pub lift: bool,
+}
+
 /// `ls`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -259,6 +388,19 @@ pub struct CheckArguments {
     pub filter: FilterArguments,
 }
 
+/// Seconds of a time such as `36h`, `30d`, `8w` or `2y`.
+fn parse_within(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a time such as 36h, 30d, 8w or 2y");
+    let (number, seconds) = match text.char_indices().last() {
+        Some((last, 'h')) => (&text[..last], 3600),
+        Some((last, 'd')) => (&text[..last], 24 * 3600),
+        Some((last, 'w')) => (&text[..last], 7 * 24 * 3600),
+        Some((last, 'y')) => (&text[..last], 365 * 24 * 3600),
+        _ => return Err(bad()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)).filter(|time| *time > 0).ok_or_else(bad)
+}
+
 fn parse_rate(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a number of bytes per second such as 500K or 10M");
     let text = text.trim();
@@ -288,6 +430,28 @@ mod tests {
         let parsed = Arguments::parse_from(arguments);
         let Command::Backup(backup) = parsed.command else { panic!() };
         assert_eq!(backup.paths, ["sh", "-c", "exit 1"]);
+    }
+
+    #[test]
+    fn names_and_rules_exclude_each_other() {
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        assert!(parse("holdfast forget 4f2a 77e0 --purge").is_ok());
+        assert!(parse("holdfast forget --keep-daily 7 --keep-tag a --keep-tag b --series /home -n").is_ok());
+        assert!(parse("holdfast forget 4f2a --keep-daily 7").is_err());
+        assert!(parse("holdfast forget 4f2a --computer pc").is_err());
+        assert!(parse("holdfast forget --keep-daily 7 --computer pc --all-computers").is_err());
+        assert!(parse("holdfast hold 4f2a").is_err());
+        assert!(parse("holdfast hold 4f2a --until 2027-01-01 --lift").is_err());
+        assert!(parse("holdfast tag 4f2a --add a --remove b").is_ok());
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_within("36h"), Ok(36 * 3600));
+        assert_eq!(parse_within("1w"), Ok(7 * 24 * 3600));
+        assert!(parse_within("30").is_err());
+        assert!(parse_within("0d").is_err());
+        assert!(parse_within("99999999999999999y").is_err());
     }
 
     #[test]

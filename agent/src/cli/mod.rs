@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod login;
+mod states;
 
 use crate::backup::{self, BackupOptions, Source, StreamInput};
 use crate::browse::{self, FindPattern};
@@ -88,6 +89,10 @@ fn run(arguments: Arguments, report: &Arc<Report>) -> Result<u8, AgentError> {
             browse::list_snapshots(&open(None)?, &to_filter(filter)?, report)?;
             Ok(EXIT_COMPLETE)
         }
+        Command::Forget(arguments) => states::forget(&open(None)?, arguments, report),
+        Command::Undelete(arguments) => states::undelete(&open(None)?, &arguments, report),
+        Command::Tag(arguments) => states::tag(&open(None)?, arguments, report),
+        Command::Hold(arguments) => states::hold(&open(None)?, &arguments, report),
         Command::Ls(arguments) => list(&open(None)?, arguments, report),
         Command::Find(arguments) => {
             let pattern = FindPattern::new(&arguments.pattern)?;
@@ -278,7 +283,7 @@ fn run_check(connection: &Connection, arguments: CheckArguments, report: &Report
     let mut snapshots = connection.snapshots()?;
     match &arguments.snapshot {
         Some(text) => snapshots = vec![pick(&snapshots, text, &filter)?],
-        None => snapshots.retain(|snapshot| filter.matches(snapshot)),
+        None => snapshots.retain(|snapshot| snapshot.deleted.is_none() && filter.matches(snapshot)),
     }
     let result = check::check(connection, &snapshots, arguments.read_data, report)?;
     report.result(&result, &check::summary_text(&result));

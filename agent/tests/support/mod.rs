@@ -347,6 +347,9 @@ impl FakeServer {
                     series: held.series.clone(),
                     committed_ns,
                     logical_bytes,
+                    tags: commit.summary.tags.clone(),
+                    deleted: None,
+                    hold_until_ns: None,
                     summary: commit.summary,
                 });
                 if held.committed.is_none() {

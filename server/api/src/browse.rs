@@ -30,6 +30,26 @@ pub struct Snapshot {
     pub logical_bytes: u64,
     /// What the agent counted.
     pub summary: RunSummary,
+    /// Tags now; those of the upload until somebody changed them.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Set while the snapshot is deleted and can be brought back; it is not read or built on meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deleted: Option<Deleted>,
+    /// Nobody removes the snapshot before this, nanoseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hold_until_ns: Option<i64>,
+}
+
+/// A deletion that can be undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Deleted {
+    /// When, nanoseconds since 1970.
+    pub deleted_ns: i64,
+    /// Until when the snapshot can be brought back.
+    pub until_ns: i64,
+    /// Who asked, for people.
+    pub by: String,
 }
 
 /// All snapshots of a vault.

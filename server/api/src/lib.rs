@@ -7,7 +7,10 @@ pub mod accounts;
 pub mod browse;
 pub mod objects;
 pub mod problem;
+pub mod retention;
+pub mod states;
 pub mod upload;
+pub mod vault;
 
 /// Every path starts with this.
 pub const PREFIX: &str = "/api/v1";

@@ -27,6 +27,12 @@ pub enum Code {
     IncarnationChanged,
     /// 409: another commit of this session has another root, or a name is taken.
     Conflict,
+    /// 409: the snapshot is deleted; undelete it to use it.
+    SnapshotDeleted,
+    /// 409: a hold keeps the snapshot; it ends by itself, or is lifted by someone with the right `hold`.
+    SnapshotHeld,
+    /// 409: the server's clock has jumped; nothing expires until an operator has confirmed it.
+    ClockJumped,
     /// 413: the body or a record is larger than allowed.
     TooLarge,
     /// 413: a quota is reached.

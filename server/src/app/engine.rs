@@ -2,6 +2,7 @@
 
 use crate::app::accounts::VaultUsage;
 use crate::app::{App, AppError};
+use crate::clock::utc;
 use crate::metrics::Totals;
 use repo_format::id::VaultId;
 use std::sync::Arc;
@@ -29,10 +30,23 @@ impl From<StoreError> for AppError {
             StoreError::BadCompression { .. } => AppError::BadCompression(error.to_string()),
             StoreError::BadNode { .. } => AppError::BadNode(error.to_string()),
             StoreError::BadRecord { .. } => AppError::Invalid(error.to_string()),
+<<<<<<< HEAD
             StoreError::Conflict(_)
             | StoreError::SnapshotDeleted { .. }
             | StoreError::Held { .. }
             | StoreError::ClockJumped { .. } => AppError::Conflict(error.to_string()),
+=======
+            StoreError::Conflict(_) => AppError::Conflict(error.to_string()),
+            StoreError::SnapshotDeleted { snapshot, until_ns } => AppError::SnapshotDeleted(format!(
+                "snapshot {snapshot} is deleted; until {} it can be brought back with `holdfast undelete {snapshot}`",
+                utc(until_ns)
+            )),
+            StoreError::Held { snapshot, until_ns } => AppError::SnapshotHeld(format!(
+                "snapshot {snapshot} is held until {}: until then nobody removes it, and only a token with the right \
+                 `hold` or an operator can end the hold earlier",
+                utc(until_ns)
+            )),
+>>>>>>> 6b7776c (Agent: forget, undelete, tag and hold; the words for states, retention and a vault's status)
             StoreError::DiskFull { .. } => AppError::DiskFull(error.to_string()),
             StoreError::Damaged(_) => AppError::Damaged(error.to_string()),
             StoreError::Unknown(_) => AppError::Retry(error.to_string()),

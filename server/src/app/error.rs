@@ -31,6 +31,15 @@ pub enum AppError {
     /// A name is taken, or the session was committed with another root.
     #[error("{0}")]
     Conflict(String),
+    /// The snapshot is deleted, but can be brought back.
+    #[error("{0}")]
+    SnapshotDeleted(String),
+    /// A hold keeps the snapshot.
+    #[error("{0}")]
+    SnapshotHeld(String),
+    /// The clock has jumped: nothing expires until it is confirmed.
+    #[error("{0}")]
+    ClockJumped(String),
     /// Send these again, then the nodes.
     #[error("{} objects are not stored; send them again, then the nodes that refer to them", .0.len())]
     Missing(Vec<ObjectId>),

@@ -6,7 +6,8 @@ use crate::http::extract::Caller;
 use crate::http::problem::Refusal;
 use crate::http::range::{Wanted, wanted};
 use crate::limits::ENTRIES_MAX;
-use api::browse::{Entries, EntryInfo, Snapshot, Snapshots};
+use api::browse::{Deleted, Entries, EntryInfo, Snapshot, Snapshots};
+use api::upload::RunSummary;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -16,15 +17,15 @@ use futures_util::stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use repo_format::entry::{Entry, EntryKind};
 use repo_format::id::SnapshotId;
-use store::SnapshotInfo;
+use store::{SnapshotInfo, SoftDeleted};
 
 /// What stays as it is in a percent-encoded name: letters, digits and the unreserved marks.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const NANOSECONDS: i128 = 1_000_000_000;
 
 pub(crate) fn snapshot(info: SnapshotInfo) -> Result<Snapshot, AppError> {
-    let info = info.commit;
-    let summary = serde_json::from_slice(&info.summary_json)
+    let SnapshotInfo { commit: info, deleted, hold_until_ns, tags } = info;
+    let summary: RunSummary = serde_json::from_slice(&info.summary_json)
         .map_err(|error| AppError::Internal(format!("summary of snapshot {}: {error}", info.snapshot)))?;
     Ok(Snapshot {
         id: info.snapshot.to_string(),
@@ -33,11 +34,14 @@ pub(crate) fn snapshot(info: SnapshotInfo) -> Result<Snapshot, AppError> {
         series: info.series,
         committed_ns: info.committed_ns,
         logical_bytes: info.logical_bytes,
+        tags: tags.unwrap_or_else(|| summary.tags.clone()),
+        deleted: deleted.map(|SoftDeleted { deleted_ns, until_ns, by }| Deleted { deleted_ns, until_ns, by }),
+        hold_until_ns,
         summary,
     })
 }
 
-fn snapshot_id(text: &str) -> Result<SnapshotId, AppError> {
+pub(crate) fn snapshot_id(text: &str) -> Result<SnapshotId, AppError> {
     text.parse().map_err(|_| AppError::NotFound { what: "snapshot" })
 }
 
@@ -77,8 +81,8 @@ pub(crate) async fn snapshots(
     Caller(caller): Caller,
     Path(vault): Path<String>,
 ) -> Result<Json<Snapshots>, Refusal> {
-    // An agent looks for its base snapshot, so an uploader lists as well.
-    let grant = caller.on_vault(&vault, Need::BackupOrRestore)?;
+    // An agent looks for its base snapshot, and whoever may delete or hold must see what there is.
+    let grant = caller.on_vault(&vault, Need::Look)?;
     let snapshots = state.app.snapshots(grant).await?.into_iter().map(snapshot).collect::<Result<_, _>>()?;
     Ok(Json(Snapshots { snapshots }))
 }
@@ -92,7 +96,7 @@ pub(crate) async fn one_snapshot(
     Caller(caller): Caller,
     Path((vault, id)): Path<(String, String)>,
 ) -> Result<Json<Snapshot>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::BackupOrRestore)?;
+    let grant = caller.on_vault(&vault, Need::Look)?;
     Ok(Json(snapshot(state.app.snapshot(grant, snapshot_id(&id)?).await?)?))
 }
 
