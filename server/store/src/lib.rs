@@ -10,6 +10,7 @@ mod keyring_file;
 pub mod meta;
 mod pack;
 mod recount;
+pub mod retention;
 pub mod settings;
 mod stats;
 mod store;
