@@ -30,12 +30,6 @@ impl From<StoreError> for AppError {
             StoreError::BadCompression { .. } => AppError::BadCompression(error.to_string()),
             StoreError::BadNode { .. } => AppError::BadNode(error.to_string()),
             StoreError::BadRecord { .. } => AppError::Invalid(error.to_string()),
-<<<<<<< HEAD
-            StoreError::Conflict(_)
-            | StoreError::SnapshotDeleted { .. }
-            | StoreError::Held { .. }
-            | StoreError::ClockJumped { .. } => AppError::Conflict(error.to_string()),
-=======
             StoreError::Conflict(_) => AppError::Conflict(error.to_string()),
             StoreError::SnapshotDeleted { snapshot, until_ns } => AppError::SnapshotDeleted(format!(
                 "snapshot {snapshot} is deleted; until {} it can be brought back with `holdfast undelete {snapshot}`",
@@ -46,7 +40,12 @@ impl From<StoreError> for AppError {
                  `hold` or an operator can end the hold earlier",
                 utc(until_ns)
             )),
->>>>>>> 6b7776c (Agent: forget, undelete, tag and hold; the words for states, retention and a vault's status)
+            StoreError::ClockJumped { last_ns, now_ns } => AppError::ClockJumped(format!(
+                "the server's clock says {}, but by all that is known it should be about {}: nothing expires and no hold \
+                 ends until an operator has set the clock right or confirmed it with `holdfastd clock confirm`",
+                utc(now_ns),
+                utc(last_ns)
+            )),
             StoreError::DiskFull { .. } => AppError::DiskFull(error.to_string()),
             StoreError::Damaged(_) => AppError::Damaged(error.to_string()),
             StoreError::Unknown(_) => AppError::Retry(error.to_string()),

@@ -10,7 +10,6 @@ mod keyring_file;
 pub mod meta;
 mod pack;
 mod recount;
-pub mod retention;
 pub mod settings;
 mod stats;
 mod store;
