@@ -1,6 +1,7 @@
 //! Calls of the store: moved off the async threads, its errors sorted by what the caller must do.
 
 use crate::app::accounts::VaultUsage;
+use crate::app::quota::QuotaRefusal;
 use crate::app::{App, AppError};
 use crate::clock::utc;
 use crate::metrics::Totals;
@@ -47,6 +48,9 @@ impl From<StoreError> for AppError {
                 utc(last_ns)
             )),
             StoreError::DiskFull { .. } => AppError::DiskFull(error.to_string()),
+            StoreError::QuotaExceeded { limit, kind, used, reserved, limit_bytes, requested } => {
+                AppError::QuotaExceeded(Box::new(QuotaRefusal { limit, kind, used, reserved, limit_bytes, requested }))
+            }
             StoreError::Damaged(_) => AppError::Damaged(error.to_string()),
             StoreError::Unknown(_) => AppError::Retry(error.to_string()),
             StoreError::Unavailable { .. } => AppError::VaultUnavailable(error.to_string()),

@@ -1,5 +1,6 @@
 //! What can go wrong in a use case, chosen by what the caller must do. `http/problem.rs` turns it into an answer.
 
+use crate::app::quota::QuotaRefusal;
 use control::ControlError;
 use repo_format::id::ObjectId;
 
@@ -58,6 +59,9 @@ pub enum AppError {
     /// The server's own disk is full.
     #[error("{0}")]
     DiskFull(String),
+    /// A quota is reached.
+    #[error("{0}")]
+    QuotaExceeded(Box<QuotaRefusal>),
     /// A stored object is damaged.
     #[error("{0}")]
     Damaged(String),

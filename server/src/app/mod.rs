@@ -7,6 +7,7 @@ pub mod browse;
 mod engine;
 mod error;
 mod master_key;
+pub mod quota;
 pub mod restore;
 pub mod upload;
 

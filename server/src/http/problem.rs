@@ -64,6 +64,7 @@ impl Refusal {
                 AppError::BadCompression(_) => Code::BadCompression,
                 AppError::BadNode(_) => Code::BadNode,
                 AppError::DiskFull(_) => Code::ServerDiskFull,
+                AppError::QuotaExceeded(_) => Code::QuotaExceeded,
                 AppError::Damaged(_) => Code::Damaged,
                 AppError::Retry(_) => Code::Retry,
                 AppError::VaultUnavailable(_) => Code::VaultUnavailable,

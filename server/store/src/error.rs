@@ -1,5 +1,6 @@
 //! What can go wrong in the engine, chosen by what the caller must do about it. No HTTP status here.
 
+use crate::quota::{LimitId, QuotaKind};
 use repo_format::FormatError;
 use repo_format::id::{ObjectId, PackId, SnapshotId, UploadSessionId, VaultId};
 use std::io;
@@ -94,6 +95,24 @@ pub enum StoreError {
         free: u64,
         /// Bytes kept for deletes and the journal.
         reserve: u64,
+    },
+    /// A quota is reached: nothing of the request was stored. Free space, or have the limit raised.
+    #[error(
+        "the {kind} quota of {limit} is reached: {used} of {limit_bytes} bytes are used, {reserved} reserved, {requested} more are needed"
+    )]
+    QuotaExceeded {
+        /// The limit that refuses.
+        limit: LimitId,
+        /// Which of its bytes.
+        kind: QuotaKind,
+        /// Bytes in the ledgers of its vaults.
+        used: u64,
+        /// Bytes promised to uploads under way, this one included.
+        reserved: u64,
+        /// What it allows, bytes.
+        limit_bytes: u64,
+        /// Bytes this request needs beyond what is reserved for it already.
+        requested: u64,
     },
     /// A stored object is damaged.
     #[error("object {0} is damaged on the server's disk")]

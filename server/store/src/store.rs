@@ -1,5 +1,6 @@
 //! `Store`: the thin verbs over vaults that callers use.
 
+mod quota;
 mod states;
 
 use crate::cache::NodeCache;
@@ -91,13 +92,16 @@ impl Store {
             stats: Stats::default(),
             nodes,
             guarded_clock,
+            quotas: Arc::default(),
         };
-        Ok(Store {
+        let store = Store {
             shared: Arc::new(shared),
             keyring: Mutex::new(keyring),
             vaults: Mutex::new(HashMap::new()),
             closed: OnceLock::new(),
-        })
+        };
+        store.count_vaults();
+        Ok(store)
     }
 
     /// Empties the index of a stopped server and fills it again from packs and journals.
@@ -210,7 +214,7 @@ impl Store {
         session: &UploadSessionId,
         objects: &[IncomingObject],
     ) -> Result<Received, StoreError> {
-        self.vault(vault)?.put_chunks(session, objects)
+        self.vault(vault)?.put_chunks(session, objects, None)
     }
 
     /// Stores nodes, children first, with everything received before: durable.

@@ -103,7 +103,7 @@ impl Vault {
     ) -> Result<Ticket, StoreError> {
         let durable = self.appender.lock().durable();
         let on_disk = |row: &ObjectRow| durable.get(&row.place.pack).is_some_and(|len| row.place.end() <= *len);
-        let mut work = Work::new(self, state.ledger, *session);
+        let mut work = Work::new(self, *state.ledger, *session);
 
         // What is already in the index of all objects this call touches.
         let mut ids: Vec<ObjectId> = nodes.iter().flat_map(|node| node.children().chain([&node.id])).copied().collect();
@@ -165,10 +165,11 @@ impl Vault {
             work.write_if_above(BATCH_ROWS_MAX / 4)?;
         }
         let ticket = work.finish(&durable)?;
-        state.ledger = work.ledger;
+        let mut settled: u64 = rows.values().map(|row| u64::from(row.place.frame_len)).sum();
         for id in &recorded {
-            state.pending.remove(id);
+            settled += state.pending.remove(id).map_or(0, |pending| u64::from(pending.row.place.frame_len));
         }
+        state.ledger.record(work.ledger, settled);
         Ok(ticket)
     }
 }

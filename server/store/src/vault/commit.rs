@@ -66,6 +66,9 @@ impl Vault {
         }
         let root = ObjectId::from(input.root);
         let root_row = self.root_row(&root)?;
+        // Reserved already by the answer to the root's node batch, and after a restart by the hold on it; a session that
+        // commits what it never sent needs room now.
+        self.quota.reserve_logical(session, root_row.logical_bytes)?;
         let record = CommitRecord {
             snapshot: SnapshotId::from_bytes(self.shared.world.random_bytes().map_err(StoreError::Random)?),
             session: *session,

@@ -6,6 +6,7 @@
 mod apply;
 mod commit;
 mod damage;
+pub(crate) mod quota;
 mod read;
 mod recover;
 mod replay;
@@ -24,8 +25,10 @@ use crate::journal::Journal;
 use crate::meta::rows::{Ledger, ObjectRow, SessionRow};
 use crate::meta::{Batch, MetaStore, Table, Ticket};
 use crate::pack::{Appender, PackFiles};
+use crate::quota::{Account, QuotaBook};
 use crate::settings::StoreSettings;
 use crate::stats::Stats;
+use crate::vault::quota::BookedLedger;
 use crate::world::World;
 use parking_lot::Mutex;
 use repo_format::crypto::Aead;
@@ -50,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) nodes: NodeCache,
     /// By which holds and soft deletes end.
     pub(crate) guarded_clock: GuardedClock,
+    pub(crate) quotas: Arc<QuotaBook>,
 }
 
 /// One vault, recovered and open.
@@ -63,13 +67,14 @@ pub(crate) struct Vault {
     journal: Mutex<Journal>,
     state: Mutex<State>,
     appender: Mutex<Appender>,
+    quota: Account,
 }
 
 /// What the monitor guards.
 pub(crate) struct State {
     /// Objects appended to packs whose rows are not written: received, not durable.
     pending: HashMap<ObjectId, Pending>,
-    ledger: Ledger,
+    ledger: BookedLedger,
     /// Rises when pending objects are given up.
     generation: u32,
     /// Packs given up since start; the second one makes the vault read-only.
@@ -101,7 +106,7 @@ impl Vault {
 
     /// Exact byte counts.
     pub(crate) fn ledger(&self) -> Ledger {
-        self.state.lock().ledger
+        *self.state.lock().ledger
     }
 
     fn data_key(&self) -> Result<&DataKey, StoreError> {
@@ -145,6 +150,7 @@ impl Vault {
         series: &str,
         base: Option<&SnapshotId>,
     ) -> Result<UploadSessionId, StoreError> {
+        self.quota.check_begin()?;
         let session = UploadSessionId::from_bytes(self.shared.world.random_bytes().map_err(StoreError::Random)?);
         let _state = self.state.lock();
         let base_root: Option<NodeId> = match base {
@@ -161,6 +167,7 @@ impl Vault {
         let mut batch = Batch::default();
         batch.put(Table::Session, *session.as_bytes(), row.encode());
         let ticket = self.meta().write(&self.id, batch)?;
+        self.quota.session_begun(&session);
         drop(_state);
         self.sync(ticket)?;
         Ok(session)
@@ -180,6 +187,7 @@ impl Vault {
             batch.delete(Table::Session, key);
         }
         let ticket = self.meta().write(&self.id, batch)?;
+        self.quota.session_ended(session);
         drop(_state);
         self.sync(ticket)
     }
@@ -236,7 +244,13 @@ impl Vault {
     fn poison(&self, pack: &PackId) {
         let mut state = self.state.lock();
         self.appender.lock().poison(pack);
-        state.pending.retain(|_, pending| pending.row.place.pack != *pack);
+        let mut given_up = 0;
+        state.pending.retain(|_, pending| {
+            let stays = pending.row.place.pack != *pack;
+            given_up += if stays { 0 } else { u64::from(pending.row.place.frame_len) };
+            stays
+        });
+        self.quota.given_up(given_up);
         state.generation = state.generation.wrapping_add(1);
         state.poisoned += 1;
         tracing::error!(vault = %self.id, %pack, "a write or sync failed; the pack is given up, its unacknowledged objects will be sent again");

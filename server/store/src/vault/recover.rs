@@ -2,6 +2,7 @@
 //! same steps over all packs and the whole journal are the rebuild, so there is one way back to a consistent index.
 
 use super::apply::Work;
+use super::quota::BookedLedger;
 use super::upload::unpack;
 use super::{Shared, State, Vault};
 use crate::error::{At, StoreError};
@@ -85,13 +86,20 @@ impl Vault {
                 reason: "its journal is shorter than the index remembers; restore the missing journal files".into(),
             });
         }
+        let quota = shared.quotas.account(id);
         let vault = Vault {
             id,
             id_keys: IdKeys::derive(&keys.root),
             files: PackFiles::new(shared.world.vfs.clone(), &directory),
             appender: Mutex::new(Appender::new(shared.world.clone(), id, &directory, shared.epoch)),
             journal: Mutex::new(journal),
-            state: Mutex::new(State { pending: HashMap::new(), ledger, generation: 0, poisoned: 0 }),
+            state: Mutex::new(State {
+                pending: HashMap::new(),
+                ledger: BookedLedger::new(ledger, quota.clone()),
+                generation: 0,
+                poisoned: 0,
+            }),
+            quota,
             directory,
             shared,
             keys,
@@ -109,6 +117,8 @@ impl Vault {
             vault.meta().write(&id, batch)?;
         }
         vault.sync(vault.meta().written())?;
+        let sessions = vault.reserved_by_sessions()?;
+        vault.state.lock().ledger.open(sessions);
         Ok((vault, recovered))
     }
 
@@ -203,7 +213,7 @@ impl Vault {
         let mut added = 0;
         let mut state = self.state.lock();
         let nobody = UploadSessionId::from_bytes([0; UploadSessionId::LEN]);
-        let mut work = Work::new(self, state.ledger, nobody);
+        let mut work = Work::new(self, *state.ledger, nobody);
         let ids: Vec<ObjectId> = scan.frames.iter().map(|frame| frame.id).collect();
         work.load(&ids)?;
         for frame in &scan.frames {
@@ -225,7 +235,7 @@ impl Vault {
         }
         work.seal_pack(*pack, scan.kind, len)?;
         work.finish(&HashMap::new())?;
-        state.ledger = work.ledger;
+        state.ledger.set(work.ledger);
         Ok(added)
     }
 
@@ -257,7 +267,7 @@ impl Vault {
             view.nodes().map(ObjectId::from).chain(view.chunks().map(ObjectId::from)).collect();
         let mut state = self.state.lock();
         let nobody = UploadSessionId::from_bytes([0; UploadSessionId::LEN]);
-        let mut work = Work::new(self, state.ledger, nobody);
+        let mut work = Work::new(self, *state.ledger, nobody);
         let mut ids = children.clone();
         ids.push(node.frame.id);
         work.load(&ids)?;
@@ -272,7 +282,7 @@ impl Vault {
             work.reference(child)?;
         }
         work.finish(&HashMap::new())?;
-        state.ledger = work.ledger;
+        state.ledger.set(work.ledger);
         Ok(true)
     }
 }

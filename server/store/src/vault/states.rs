@@ -210,9 +210,10 @@ impl Vault {
     }
 
     fn move_some_snapshots(&self, state: &mut State, part: &[Target], sequence: u64) -> Result<Ticket, StoreError> {
-        let mut ledger = state.ledger;
+        let mut ledger = *state.ledger;
         ledger.journal_sequence = sequence;
         let mut batch = Batch::default();
+        let mut committed: Vec<UploadSessionId> = Vec::new();
         // Several snapshots may share a root: what each changes is summed up.
         let mut roots: BTreeMap<ObjectId, (i64, u64)> = BTreeMap::new();
         for (snapshot, target) in part {
@@ -236,6 +237,7 @@ impl Vault {
                     batch.put(Table::Snapshot, *snapshot.as_bytes(), target.encode()?);
                     if row.is_none() {
                         self.session_committed(target, &mut batch)?;
+                        committed.push(target.session);
                     }
                 }
                 None => batch.delete(Table::Snapshot, *snapshot.as_bytes()),
@@ -274,7 +276,7 @@ impl Vault {
         }
         batch.put(Table::Ledger, LEDGER_KEY, ledger.encode());
         let ticket = self.meta().write(&self.id, batch)?;
-        state.ledger = ledger;
+        state.ledger.commit(ledger, &committed);
         Ok(ticket)
     }
 

@@ -7,6 +7,7 @@ use crate::error::{At, StoreError};
 use crate::meta::Ticket;
 use crate::meta::rows::{ObjectRow, Place};
 use crate::pack::NewFrame;
+use crate::quota::Admission;
 use bytes::Bytes;
 use repo_format::FormatError;
 use repo_format::compress::{Codec, Compressor, Decompressor};
@@ -103,11 +104,13 @@ impl Vault {
         Ok(known.collect())
     }
 
-    /// Verifies, seals and appends chunks. Nothing of the request is kept when one of its records is wrong.
+    /// Verifies, seals and appends chunks. Nothing of the request is kept when one of its records is wrong. Their
+    /// frames take room that was admitted for the body, if any, before they reserve more.
     pub(crate) fn put_chunks(
         &self,
         session: &UploadSessionId,
         objects: &[IncomingObject],
+        admission: Option<&Admission>,
     ) -> Result<Received, StoreError> {
         self.live_session(session)?;
         self.check_writable()?;
@@ -139,6 +142,7 @@ impl Vault {
             }
             sealed.push(self.seal(object, codec, &object.payload, 0, &mut frames)?);
         }
+        let mut appending = self.quota.append(session, admission, frames.len() as u64)?;
         let places = self.append(&sealed, &frames)?;
         let mut state = self.state.lock();
         // Rows appear only under this lock: asked again here, an object can never be pending beside a sound row.
@@ -156,6 +160,7 @@ impl Vault {
                 continue;
             }
             state.pending.insert(object.id, Pending { row: object.row(*place), heals: row.is_some() });
+            appending.hand_over(place.frame_len.into());
             received.new_objects += 1;
             received.stored_bytes += u64::from(place.frame_len);
         }
@@ -265,6 +270,8 @@ impl Vault {
             nodes.push(self.verify_node(object)?);
         }
         self.check_children(&nodes)?;
+        let logical_bytes = nodes.iter().map(|node| node.logical_bytes).max().unwrap_or(0);
+        self.quota.reserve_logical(session, logical_bytes)?;
         // Only nodes that are not stored yet are sealed and appended.
         let ids: Vec<ObjectId> = nodes.iter().map(|node| node.id).collect();
         let known = self.known(&ids)?;
@@ -277,6 +284,7 @@ impl Vault {
             let (codec, payload) = compressor.compress(&node.plaintext)?;
             sealed.push(self.seal(object, codec, &payload, node.logical_bytes, &mut frames)?);
         }
+        let mut appending = self.quota.append(session, None, frames.len() as u64)?;
         let places = self.append(&sealed, &frames)?;
         let rows: HashMap<ObjectId, ObjectRow> =
             sealed.iter().zip(&places).map(|(object, place)| (object.id, object.row(*place))).collect();
@@ -292,6 +300,7 @@ impl Vault {
             }
         }
         let (ticket, incarnation) = outcome?;
+        appending.hand_over_all();
         self.sync(ticket)?;
         let durable = Durable {
             incarnation,

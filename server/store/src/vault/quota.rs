@@ -1,0 +1,124 @@
+//! What ties a vault to the quota book: its ledger, which cannot change without the book, and what a vault that is not
+//! open uses and holds reserved.
+
+use super::{Shared, Vault};
+use crate::error::StoreError;
+use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, SessionRow};
+use crate::meta::{MetaStore, Table};
+use crate::quota::{Account, Admission, Amounts, AtRest};
+use repo_format::id::{UploadSessionId, VaultId};
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+/// Rows read from the index at once.
+const PAGE_ROWS: usize = 1024;
+
+impl From<&Ledger> for Amounts {
+    fn from(ledger: &Ledger) -> Self {
+        Amounts { physical: ledger.physical_bytes, logical: ledger.logical_bytes }
+    }
+}
+
+/// A vault's ledger in memory. Every change goes to the book in the same call, so that what is reserved and what is
+/// used never miss a byte between them, and never count it twice.
+pub(crate) struct BookedLedger {
+    ledger: Ledger,
+    account: Account,
+    /// The book counts the vault as the index had it until recovery is done.
+    is_open: bool,
+}
+
+impl Deref for BookedLedger {
+    type Target = Ledger;
+    fn deref(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+impl BookedLedger {
+    /// Of a vault that is being recovered.
+    pub(crate) const fn new(ledger: Ledger, account: Account) -> Self {
+        BookedLedger { ledger, account, is_open: false }
+    }
+
+    /// Recovery is done.
+    pub(crate) fn open(&mut self, sessions: Vec<(UploadSessionId, u64)>) {
+        self.is_open = true;
+        self.account.opened(Amounts::from(&self.ledger), sessions);
+    }
+
+    /// The ledger of a batch that was written.
+    pub(crate) fn set(&mut self, ledger: Ledger) {
+        self.record(ledger, 0);
+    }
+
+    /// As [`BookedLedger::set`]; `appended` bytes of frames now have their rows, or never will.
+    pub(crate) fn record(&mut self, ledger: Ledger, appended: u64) {
+        self.ledger = ledger;
+        if self.is_open {
+            self.account.recorded(Amounts::from(&ledger), appended);
+        }
+    }
+
+    /// As [`BookedLedger::set`], for a batch that committed the snapshots of `sessions`.
+    pub(crate) fn commit(&mut self, ledger: Ledger, sessions: &[UploadSessionId]) {
+        self.ledger = ledger;
+        if self.is_open {
+            self.account.committed(Amounts::from(&ledger), sessions);
+        }
+    }
+}
+
+impl Vault {
+    /// Reserves room for a body before it is read.
+    pub(crate) fn admit(&self, session: &UploadSessionId, body_bytes: u64) -> Result<Admission, StoreError> {
+        self.live_session(session)?;
+        self.quota.admit(session, body_bytes)
+    }
+
+    /// Live sessions, each with the logical bytes of the largest node it holds.
+    pub(super) fn reserved_by_sessions(&self) -> Result<Vec<(UploadSessionId, u64)>, StoreError> {
+        reserved_by_sessions(self.meta(), &self.id)
+    }
+}
+
+/// What the index says of a vault that is not open.
+pub(crate) fn at_rest(shared: &Shared, vault: &VaultId) -> Result<AtRest, StoreError> {
+    let Some(bytes) = shared.meta.get(vault, Table::Ledger, LEDGER_KEY)? else { return Ok(AtRest::default()) };
+    let ledger = Ledger::decode(&bytes)?;
+    let sessions = reserved_by_sessions(&*shared.meta, vault)?;
+    Ok(AtRest { used: Amounts::from(&ledger), sessions, unrecovered: 0 })
+}
+
+fn reserved_by_sessions(meta: &dyn MetaStore, vault: &VaultId) -> Result<Vec<(UploadSessionId, u64)>, StoreError> {
+    let mut live: BTreeMap<UploadSessionId, u64> = BTreeMap::new();
+    let mut from = Vec::new();
+    loop {
+        let rows = meta.scan(vault, Table::Session, &from, PAGE_ROWS)?;
+        let last_page = rows.len() < PAGE_ROWS;
+        // A header comes before what its session holds.
+        let mut held: Vec<(UploadSessionId, Vec<u8>)> = Vec::new();
+        for (key, value) in rows {
+            from.clone_from(&key);
+            let Some((session, node)) = key.split_at_checked(UploadSessionId::LEN) else { continue };
+            let session = UploadSessionId::from_slice(session)?;
+            if !node.is_empty() {
+                if live.contains_key(&session) {
+                    held.push((session, node.to_vec()));
+                }
+            } else if SessionRow::decode(&value)?.committed.is_none() {
+                live.insert(session, 0);
+            }
+        }
+        let nodes: Vec<&[u8]> = held.iter().map(|(_, node)| node.as_slice()).collect();
+        for ((session, _), row) in held.iter().zip(meta.multi_get(vault, Table::Object, &nodes)?) {
+            if let (Some(row), Some(reserved)) = (row, live.get_mut(session)) {
+                *reserved = ObjectRow::decode(&row)?.logical_bytes.max(*reserved);
+            }
+        }
+        if last_page {
+            return Ok(live.into_iter().collect());
+        }
+        from.push(0);
+    }
+}
