@@ -11,6 +11,7 @@ pub mod meta;
 mod pack;
 mod quota;
 mod recount;
+pub mod retention;
 pub mod settings;
 mod stats;
 mod store;
