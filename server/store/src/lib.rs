@@ -15,6 +15,7 @@ pub mod retention;
 pub mod settings;
 mod stats;
 mod store;
+mod sync;
 mod vault;
 pub mod world;
 

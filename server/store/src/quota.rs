@@ -7,7 +7,7 @@
 //! Logical bytes are those of the largest node a session has stored: no snapshot above that node is smaller.
 
 use crate::error::StoreError;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use repo_format::id::{UploadSessionId, VaultId};
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Settings of the engine and their limits. Values only; reads no files.
 
 use repo_format::id::VaultId;
+use repo_format::limits::PACK_BYTES_TARGET;
 use std::path::PathBuf;
 
 /// Memory for index and caches when nothing else is said, bytes.
@@ -26,12 +27,20 @@ pub struct StoreSettings {
     pub memory_bytes: usize,
     /// Space kept free for deletes and the journal; `None`: 5 % of the volume, at least 64 MiB, at most 20 GiB.
     pub reserve_bytes: Option<u64>,
+    /// A pack that would grow beyond this is finished and another begun, bytes; at most `PACK_BYTES_TARGET`. Tests make it
+    /// small, so that few objects make many packs.
+    pub pack_bytes_target: u64,
 }
 
 impl StoreSettings {
     /// Defaults in `directory`.
     pub fn new(directory: PathBuf) -> Self {
-        StoreSettings { directory, memory_bytes: MEMORY_BYTES_DEFAULT, reserve_bytes: None }
+        StoreSettings {
+            directory,
+            memory_bytes: MEMORY_BYTES_DEFAULT,
+            reserve_bytes: None,
+            pack_bytes_target: PACK_BYTES_TARGET,
+        }
     }
 
     /// Reserve on a volume of `total` bytes.

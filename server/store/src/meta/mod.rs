@@ -66,6 +66,11 @@ impl Batch {
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
         self.changes.push((table, key.into(), None));
     }
+    /// Every change in order: table, key, and the new value or `None` for a removed row. For implementors of
+    /// [`MetaStore`].
+    pub fn changes(&self) -> impl Iterator<Item = (Table, &[u8], Option<&[u8]>)> {
+        self.changes.iter().map(|(table, key, value)| (*table, key.as_slice(), value.as_deref()))
+    }
     /// Rows changed.
     pub fn len(&self) -> usize {
         self.changes.len()

@@ -6,7 +6,7 @@ use crate::meta::rows::Place;
 use crate::world::{VfsFile, World};
 use repo_format::compress::Codec;
 use repo_format::id::{ObjectId, ObjectKind, PackId, VaultId};
-use repo_format::limits::{PACK_BYTES_TARGET, PACK_FRAMES_MAX};
+use repo_format::limits::PACK_FRAMES_MAX;
 use repo_format::pack::{PackHeader, PackKind, TrailerBuilder, TrailerEntry};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -60,17 +60,19 @@ pub(crate) struct Appender {
     world: World,
     vault: VaultId,
     directory: PathBuf,
+    bytes_target: u64,
     next: PackId,
     open: HashMap<PackKind, Open>,
     tracked: BTreeMap<PackId, Tracked>,
 }
 
 impl Appender {
-    pub(crate) fn new(world: World, vault: VaultId, vault_directory: &Path, epoch: u32) -> Self {
+    pub(crate) fn new(world: World, vault: VaultId, vault_directory: &Path, epoch: u32, bytes_target: u64) -> Self {
         Appender {
             world,
             vault,
             directory: packs_directory(vault_directory),
+            bytes_target,
             next: PackId { epoch, sequence: 1 },
             open: HashMap::new(),
             tracked: BTreeMap::new(),
@@ -98,7 +100,7 @@ impl Appender {
         let kind = PackKind::of(frame.kind);
         let full = self.open.get(&kind).is_some_and(|open| {
             let len = self.tracked.get(&open.pack).map_or(0, |tracked| tracked.len);
-            len + frame.bytes.len() as u64 > PACK_BYTES_TARGET || open.trailer.frames() >= PACK_FRAMES_MAX
+            len + frame.bytes.len() as u64 > self.bytes_target || open.trailer.frames() >= PACK_FRAMES_MAX
         });
         if full {
             self.finish(kind)?;

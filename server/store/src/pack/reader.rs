@@ -3,8 +3,8 @@
 use super::{pack_path, packs_directory};
 use crate::error::{At, StoreError};
 use crate::meta::rows::{ObjectRow, Place};
+use crate::sync::Mutex;
 use crate::world::{Vfs, VfsFile};
-use parking_lot::Mutex;
 use repo_format::FormatError;
 use repo_format::crypto::Aead;
 use repo_format::frame::FrameView;

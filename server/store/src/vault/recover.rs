@@ -12,7 +12,7 @@ use crate::meta::{BATCH_ROWS_MAX, Batch, Table};
 use crate::pack::{
     Appender, FoundFrame, PackFiles, pack_of_name, pack_path, packs_directory, read_frame, scan_pack, seal_adopted,
 };
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use repo_format::id::{ObjectId, ObjectKind, PackId, UploadSessionId, VaultId};
 use repo_format::keyring::VaultKeys;
 use repo_format::keys::IdKeys;
@@ -91,7 +91,13 @@ impl Vault {
             id,
             id_keys: IdKeys::derive(&keys.root),
             files: PackFiles::new(shared.world.vfs.clone(), &directory),
-            appender: Mutex::new(Appender::new(shared.world.clone(), id, &directory, shared.epoch)),
+            appender: Mutex::new(Appender::new(
+                shared.world.clone(),
+                id,
+                &directory,
+                shared.epoch,
+                shared.settings.pack_bytes_target,
+            )),
             journal: Mutex::new(journal),
             state: Mutex::new(State {
                 pending: HashMap::new(),

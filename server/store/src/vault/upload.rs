@@ -18,6 +18,9 @@ use repo_format::node::NodeView;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
+/// zstd level of nodes: they are small and read often.
+const NODE_ZSTD_LEVEL: i32 = 3;
+
 /// An object as sent by an agent.
 #[derive(Clone, Debug)]
 pub struct IncomingObject {
@@ -67,6 +70,7 @@ struct Sealed {
 
 thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
 }
 
 /// Unpacks an object with this thread's context.
@@ -77,6 +81,17 @@ pub(crate) fn unpack(codec: Codec, payload: &[u8], plain_len: u32, out: &mut Vec
             None => slot.insert(Decompressor::new()?),
         };
         context.decompress_into(codec, payload, plain_len, out)
+    })
+}
+
+/// Compresses a node with this thread's context: making one costs more than a small batch.
+fn compress_node(plaintext: &[u8]) -> Result<(Codec, Vec<u8>), FormatError> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let context = match slot {
+            Some(context) => context,
+            None => slot.insert(Compressor::new(NODE_ZSTD_LEVEL)?),
+        };
+        context.compress(plaintext)
     })
 }
 
@@ -276,12 +291,11 @@ impl Vault {
         let ids: Vec<ObjectId> = nodes.iter().map(|node| node.id).collect();
         let known = self.known(&ids)?;
         let (mut frames, mut sealed, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        let mut compressor = Compressor::new(3)?;
         for ((object, node), known) in objects.iter().zip(&nodes).zip(known) {
             if known == Known::Sound || !seen.insert(node.id) {
                 continue;
             }
-            let (codec, payload) = compressor.compress(&node.plaintext)?;
+            let (codec, payload) = compress_node(&node.plaintext)?;
             sealed.push(self.seal(object, codec, &payload, node.logical_bytes, &mut frames)?);
         }
         let mut appending = self.quota.append(session, None, frames.len() as u64)?;
