@@ -47,6 +47,9 @@ pub enum BenchError {
         /// Why not.
         source: serde_json::Error,
     },
+    /// The store or the format refused something synthetic.
+    #[error("store: {0}")]
+    Store(String),
     /// Anything else that makes the run meaningless.
     #[error("{0}")]
     Setup(String),

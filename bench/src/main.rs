@@ -1,5 +1,5 @@
 //! Numbers, and nothing else: Holdfast and its peers on the same data, in one run, on one machine. `bench main-job`
-//! backs a tree up three ways and restores it. A result that is not equal to its source is a failure, not a number.
+//! backs a tree up three ways and restores it; `bench scale` fills an index. A result that is not equal to its source is a failure, not a number.
 #![forbid(unsafe_code)]
 
 mod binaries;
@@ -8,6 +8,7 @@ mod floor;
 mod main_job;
 mod measure;
 mod report;
+mod scale;
 mod tool;
 
 use crate::error::Doing;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Command {
     /// First, unchanged and changed backup of a tree, and its restore, by every tool that is installed
     MainJob(main_job::Options),
+    /// Index of very many chunks: bytes, memory, `have`, start after a crash, rebuild
+    Scale(scale::Options),
     /// Builds a seeded life-like tree, to top up one that is too small for a fair comparison
     Tree {
         /// Regular files
@@ -56,6 +59,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::MainJob(options) => main_job::run(&options),
+        Command::Scale(options) => scale::run(&options),
         Command::Tree { files, bytes, seed, path } => {
             tests::trees::life_like(&path, Totals { files, bytes }, Seed(seed))
                 .map(drop)
