@@ -323,7 +323,7 @@ fn rebuild(options: &Options, figures: &mut Figures) -> Result<(), BenchError> {
     let report =
         Store::rebuild_index(settings(&path, options.memory), World::system(), &master(), |_, _| {}).map_err(failed)?;
     figures.rebuild_seconds = started.elapsed().as_secs_f64();
-    figures.rebuild_rows = report.iter().map(|(_, recovered, _)| recovered.objects).sum();
+    figures.rebuild_rows = report.rebuilt.iter().map(|(_, recovered, _)| recovered.objects).sum();
     figures.rebuild_rows_per_second = figures.rebuild_rows as f64 / figures.rebuild_seconds;
     Ok(())
 }

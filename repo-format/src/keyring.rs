@@ -216,6 +216,11 @@ impl Keyring {
         self.generation
     }
 
+    /// Whether it has keys for the vault.
+    pub fn has(&self, vault: &VaultId) -> bool {
+        self.vaults.contains_key(vault)
+    }
+
     /// The vaults it has keys for, in order.
     pub fn vaults(&self) -> impl Iterator<Item = VaultId> + '_ {
         self.vaults.keys().copied()
@@ -266,6 +271,7 @@ impl VaultKeys {
 }
 
 /// A keyring with its key-encryption key in memory.
+#[derive(Clone)]
 pub struct UnlockedKeyring {
     keyring: Keyring,
     kek: Zeroizing<[u8; KEY_BYTES]>,
@@ -375,39 +381,36 @@ impl UnlockedKeyring {
     }
 
     /// Replaces the key-encryption key by a random one of the next generation and wraps every key again. `random`
-    /// fills its argument with random bytes. On an error nothing has changed.
-    pub fn rotate_key_encryption_key(
+    /// fills its argument with random bytes, or says why it cannot. On an error nothing has changed.
+    pub fn rotate_key_encryption_key<E: From<FormatError>>(
         &mut self,
         master: &MasterKey,
-        random: &mut dyn FnMut(&mut [u8]),
-    ) -> Result<(), FormatError> {
+        random: &mut dyn FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.check_may_change(0)?;
         if self.keyring.master_fingerprint != master.fingerprint_bytes() {
-            return Err(FormatError::Authentication { what: KEYRING });
+            return Err(FormatError::Authentication { what: KEYRING }.into());
         }
+        let mut kek = Zeroizing::new([0; KEY_BYTES]);
+        random(kek.as_mut_slice())?;
         let mut nonce = || {
             let mut nonce = [0; NONCE_BYTES];
-            random(&mut nonce);
-            nonce
+            random(&mut nonce).map(|()| nonce)
         };
         let generation = self.keyring.generation.saturating_add(1);
         let mut vaults = BTreeMap::new();
-        let mut kek = Zeroizing::new([0; KEY_BYTES]);
-        for (half, bytes) in kek.chunks_mut(NONCE_BYTES).zip(std::iter::repeat_with(|| Zeroizing::new(nonce()))) {
-            half.copy_from_slice(&bytes[..half.len()]);
-        }
         for (&vault, entry) in &self.keyring.vaults {
             let rewrap = |purpose, wrapped, nonce: &[u8; NONCE_BYTES]| {
                 wrap(&kek, purpose, nonce, &*unwrap_key(&self.kek, purpose, wrapped)?)
             };
-            let root = rewrap(Purpose::Root { vault }, &entry.root, &nonce())?;
+            let root = rewrap(Purpose::Root { vault }, &entry.root, &nonce()?)?;
             let mut data = BTreeMap::new();
             for (&epoch, wrapped) in &entry.data {
-                data.insert(epoch, rewrap(Purpose::Data { vault, epoch }, wrapped, &nonce())?);
+                data.insert(epoch, rewrap(Purpose::Data { vault, epoch }, wrapped, &nonce()?)?);
             }
             vaults.insert(vault, KeyringEntry { root, data });
         }
-        self.keyring.kek = wrap(&master.wrapping_key(), Purpose::KeyEncryption { generation }, &nonce(), &kek)?;
+        self.keyring.kek = wrap(&master.wrapping_key(), Purpose::KeyEncryption { generation }, &nonce()?, &kek)?;
         self.keyring.generation = generation;
         self.keyring.vaults = vaults;
         self.kek = kek;

@@ -8,6 +8,7 @@ pub mod chunker;
 pub mod codec;
 pub mod compress;
 pub mod crypto;
+pub mod deletion;
 pub mod entry;
 pub mod error;
 pub mod features;

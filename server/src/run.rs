@@ -345,15 +345,21 @@ pub fn rebuild_index(settings: &CommonSettings) -> Result<(), RunError> {
     let report = Store::rebuild_index(store_settings(&folder, None, None), world, &master, |vault, _| {
         tracing::info!(%vault, "vault rebuilt");
     })?;
-    for (vault, _, ledger) in &report {
+    for (vault, _, ledger) in &report.rebuilt {
         writeln!(
             out,
             "vault {vault}: {} snapshots, {} chunks, {} nodes, {} bytes in packs",
             ledger.snapshots, ledger.chunks, ledger.nodes, ledger.physical_bytes
         )?;
     }
-    writeln!(out, "The index of {} vaults is rebuilt.", report.len())?;
-    Ok(())
+    writeln!(out, "The index of {} vaults is rebuilt.", report.rebuilt.len())?;
+    for (vault, error) in &report.failed {
+        writeln!(out, "vault {vault} cannot be used: {error}")?;
+    }
+    if report.failed.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::Process(format!("{} vaults could not be rebuilt; the others can be used", report.failed.len())))
 }
 
 /// `master-key confirm` on a stopped server's data folder.

@@ -163,7 +163,7 @@ fn files_that_break_a_rule_are_refused() {
     assert_eq!(unlocked.remove_vault(&vault(1)).map(|_| ()), refused);
     assert_eq!(unlocked.add_data_key(&vault(1), &random(9)).map(|_| ()), refused);
     assert_eq!(unlocked.rotate_master(&master(2), &random(9)), refused);
-    assert_eq!(unlocked.rotate_key_encryption_key(&master(1), &mut |_| {}), refused);
+    assert_eq!(unlocked.rotate_key_encryption_key(&master(1), &mut |_| Ok(())), refused);
     assert_eq!(unlocked.encode(), read_only);
 }
 
@@ -215,6 +215,7 @@ fn rotating_the_key_encryption_key_wraps_every_key_again() {
     let mut source = |bytes: &mut [u8]| {
         calls += 1;
         blake3::Hasher::new().update(&[200, calls]).finalize_xof().fill(bytes);
+        Ok::<(), FormatError>(())
     };
     assert!(keyring.rotate_key_encryption_key(&master(2), &mut source).is_err());
     assert_eq!(keyring.encode(), before);

@@ -33,6 +33,8 @@ pub enum Code {
     SnapshotHeld,
     /// 409: the server's clock has jumped; nothing expires until an operator has confirmed it.
     ClockJumped,
+    /// 410: the vault has been deleted, or is being deleted.
+    VaultDeleted,
     /// 413: the body or a record is larger than allowed.
     TooLarge,
     /// 413: a quota is reached.

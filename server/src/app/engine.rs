@@ -52,11 +52,13 @@ impl From<StoreError> for AppError {
                 AppError::QuotaExceeded(Box::new(QuotaRefusal { limit, kind, used, reserved, limit_bytes, requested }))
             }
             StoreError::Damaged(_) => AppError::Damaged(error.to_string()),
-            StoreError::Unknown(_) => AppError::Retry(error.to_string()),
+            StoreError::VaultDeleted(_) => AppError::VaultDeleted,
+            StoreError::Unknown(_) | StoreError::IndexFailed(_) => AppError::Retry(error.to_string()),
             StoreError::Unavailable { .. } => AppError::VaultUnavailable(error.to_string()),
             StoreError::Corrupt { .. }
             | StoreError::PackMissing(_)
             | StoreError::Index(_)
+            | StoreError::IndexDamaged(_)
             | StoreError::Io { .. }
             | StoreError::Format(_)
             | StoreError::Random(_) => AppError::Internal(error.to_string()),

@@ -68,6 +68,9 @@ pub enum AppError {
     /// Unknown whether it happened, or busy, or shutting down.
     #[error("{0}")]
     Retry(String),
+    /// The vault is deleted, or is being deleted.
+    #[error("the vault has been deleted; ask the operator for another one")]
+    VaultDeleted,
     /// The vault cannot be used until someone acts.
     #[error("{0}")]
     VaultUnavailable(String),

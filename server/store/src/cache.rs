@@ -27,6 +27,11 @@ impl NodeCache {
         NodeCache { cache }
     }
 
+    /// Plaintext of the vault is in memory no longer.
+    pub(crate) fn forget_vault(&self, vault: &VaultId) {
+        self.cache.retain(|(of, _), _| of != vault);
+    }
+
     pub(crate) fn get_or_read(
         &self,
         vault: VaultId,

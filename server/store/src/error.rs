@@ -86,11 +86,16 @@ pub enum StoreError {
     /// Committed before with another root.
     #[error("upload session {0} was committed with another root")]
     Conflict(UploadSessionId),
+    /// The vault has been deleted, or is being deleted: nothing of it comes back.
+    #[error("vault {0} has been deleted")]
+    VaultDeleted(VaultId),
     /// The server's own disk is at its reserve: free space on the server, then go on.
     #[error(
-        "the server's disk is full ({free} bytes free, {reserve} kept in reserve); free space on the server and try again"
+        "the server's {volume} is full ({free} bytes free, {reserve} kept in reserve); free space on the server and try again"
     )]
     DiskFull {
+        /// Which one.
+        volume: Volume,
         /// Bytes free.
         free: u64,
         /// Bytes kept for deletes and the journal.
@@ -139,9 +144,15 @@ pub enum StoreError {
     /// A pack named by the index is not on disk.
     #[error("pack {0} is missing")]
     PackMissing(PackId),
-    /// The index failed.
+    /// The index could not be read or opened.
     #[error("index: {0}")]
     Index(String),
+    /// The index holds bytes that are not what was written there.
+    #[error("the index is damaged ({0}); stop the server and run `holdfastd rebuild-index`")]
+    IndexDamaged(String),
+    /// The index could not be written and is being opened again: ask again.
+    #[error("the index failed and is opened again ({0}); try again")]
+    IndexFailed(String),
     /// A file operation failed.
     #[error("{path}: {source}")]
     Io {
@@ -156,6 +167,24 @@ pub enum StoreError {
     /// The system gave no randomness.
     #[error("no randomness: {0}")]
     Random(io::Error),
+}
+
+/// A volume of the server that can be full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Volume {
+    /// That of packs and journals; mostly of everything.
+    Data,
+    /// That of the index, where it has one of its own.
+    Index,
+}
+
+impl std::fmt::Display for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Volume::Data => "disk",
+            Volume::Index => "index disk",
+        })
+    }
 }
 
 /// Names the file of an I/O error.

@@ -35,6 +35,8 @@ pub(crate) struct Journal {
     segments: usize,
     /// A write failed: the next change starts a new generation.
     broken: bool,
+    /// Another object owns the files now.
+    closed: bool,
 }
 
 /// Everything sealed and opened with.
@@ -110,6 +112,7 @@ impl Journal {
             previous: FIRST_PREVIOUS,
             segments: 0,
             broken: false,
+            closed: false,
         };
         // The newest generation that is whole; what it replaced, and what was begun after it, no longer counts.
         for (generation, mut names) in generations.into_iter().rev() {
@@ -185,6 +188,15 @@ impl Journal {
         self.sequence
     }
 
+    /// Nothing is written from now on.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.closed { Err(StoreError::Unknown("the vault was closed meanwhile")) } else { Ok(()) }
+    }
+
     /// Whether a new generation must be written before the next record. Writing one costs as much as there are
     /// `snapshots`, so it is put off with their number.
     pub(crate) fn wants_generation(&self, snapshots: u64) -> bool {
@@ -203,6 +215,7 @@ impl Journal {
         sealing: Sealing<'_>,
         records: &[(RecordKind, Vec<u8>)],
     ) -> Result<u64, StoreError> {
+        self.check_open()?;
         if self.broken {
             return Err(StoreError::Unknown("the journal awaits a new generation"));
         }
@@ -226,6 +239,7 @@ impl Journal {
         sealing: Sealing<'_>,
         mut records: Vec<(RecordKind, Vec<u8>)>,
     ) -> Result<u64, StoreError> {
+        self.check_open()?;
         records.push((RecordKind::GenerationEnd, Vec::new()));
         // Whatever became of a failed attempt's file, its number is never used again.
         let generation = self.generation_max.saturating_add(1);

@@ -84,6 +84,25 @@ impl KeyringFile {
         self.keyring.keys(vault)?.ok_or(StoreError::NoSuchVault(*vault))
     }
 
+    pub(crate) fn has(&self, vault: &VaultId) -> bool {
+        self.keyring.keyring().has(vault)
+    }
+
+    /// Destroys the keys of a vault in both copies, and the key-encryption key under which they were wrapped: every
+    /// other key is wrapped anew. Repeated, it makes sure of both copies. Answers the generation in force.
+    pub(crate) fn destroy_keys(&mut self, vault: &VaultId, master: &MasterKey) -> Result<u64, StoreError> {
+        if self.has(vault) {
+            let mut changed = self.keyring.clone();
+            changed.remove_vault(vault)?;
+            changed.rotate_key_encryption_key(master, &mut |out| {
+                self.world.random.fill(out).map_err(StoreError::Random)
+            })?;
+            self.keyring = changed;
+        }
+        self.save()?;
+        Ok(self.keyring.keyring().generation())
+    }
+
     pub(crate) fn vaults(&self) -> Vec<VaultId> {
         self.keyring.keyring().vaults().collect()
     }

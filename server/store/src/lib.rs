@@ -5,6 +5,7 @@
 mod cache;
 mod error;
 mod guarded_clock;
+mod index_volume;
 mod journal;
 mod keyring_file;
 pub mod meta;
@@ -17,14 +18,18 @@ mod stats;
 mod store;
 mod sync;
 mod vault;
+mod vault_deletion;
+mod vault_state;
 pub mod world;
 
-pub use error::StoreError;
+pub use error::{StoreError, Volume};
 pub use keyring_file::KEYRING_FILES;
 pub use meta::rows::{Ledger, SnapshotRow as SnapshotInfo, SoftDeleted};
 pub use quota::{Admission, LimitId, Limits, QuotaKind, QuotaReading};
 pub use recount::Recount;
 pub use settings::StoreSettings;
 pub use stats::StatsReading;
-pub use store::{RebuildReport, Store, VaultReader};
+pub use store::{OpenIndex, RebuildReport, Store, VaultReader};
 pub use vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, StoredObject};
+pub use vault_deletion::DeletionReceipt;
+pub use vault_state::VaultState;

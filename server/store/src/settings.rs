@@ -2,7 +2,7 @@
 
 use repo_format::id::VaultId;
 use repo_format::limits::PACK_BYTES_TARGET;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Memory for index and caches when nothing else is said, bytes.
 pub const MEMORY_BYTES_DEFAULT: usize = 128 << 20;
@@ -27,6 +27,9 @@ pub struct StoreSettings {
     pub memory_bytes: usize,
     /// Space kept free for deletes and the journal; `None`: 5 % of the volume, at least 64 MiB, at most 20 GiB.
     pub reserve_bytes: Option<u64>,
+    /// Folder of the index; `None`: in `directory`. May lie on a volume of its own, which then has a reserve of its own
+    /// and a ballast file.
+    pub index_directory: Option<PathBuf>,
     /// A pack that would grow beyond this is finished and another begun, bytes; at most `PACK_BYTES_TARGET`. Tests make it
     /// small, so that few objects make many packs.
     pub pack_bytes_target: u64,
@@ -39,6 +42,7 @@ impl StoreSettings {
             directory,
             memory_bytes: MEMORY_BYTES_DEFAULT,
             reserve_bytes: None,
+            index_directory: None,
             pack_bytes_target: PACK_BYTES_TARGET,
         }
     }
@@ -48,12 +52,18 @@ impl StoreSettings {
         self.reserve_bytes.unwrap_or((total / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX))
     }
 
-    pub(crate) fn index_directory(&self) -> PathBuf {
-        self.directory.join("index")
+    /// Folder in which the index lies beside its ballast.
+    pub(crate) fn index_root(&self) -> &Path {
+        self.index_directory.as_deref().unwrap_or(&self.directory)
     }
 
     pub(crate) fn vault_directory(&self, vault: &VaultId) -> PathBuf {
-        self.directory.join("vaults").join(vault.to_string())
+        self.vaults_directory().join(vault.to_string())
+    }
+
+    /// Folder of all vaults' folders.
+    pub(crate) fn vaults_directory(&self) -> PathBuf {
+        self.directory.join("vaults")
     }
 }
 

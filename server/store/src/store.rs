@@ -6,42 +6,70 @@ mod states;
 use crate::cache::NodeCache;
 use crate::error::{At, StoreError};
 use crate::guarded_clock::GuardedClock;
+use crate::index_volume::IndexVolume;
 use crate::journal::{epoch_of_segment, journal_directory};
 use crate::keyring_file::KeyringFile;
 use crate::meta::rows::{Ledger, SnapshotRow as SnapshotInfo};
-use crate::meta::{MetaStore, RocksMeta};
+use crate::meta::{IndexFailureKind, MetaStore, RocksMeta};
 use crate::pack::{pack_of_name, packs_directory};
 use crate::recount::Recount;
 use crate::settings::StoreSettings;
-use crate::stats::{Stats, StatsReading};
+use crate::stats::StatsReading;
 use crate::sync::Mutex;
+use crate::vault::fence::Fence;
 use crate::vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, Shared, Vault};
+use crate::vault_deletion::Deletions;
+use crate::vault_state::without_key;
 use crate::world::World;
+use parking_lot::RwLock;
 use repo_format::crypto::default_aead;
 use repo_format::id::{ChunkId, NodeId, ObjectId, SnapshotId, UploadSessionId, VaultId};
 use repo_format::keys::IdKeys;
 use repo_format::masterkey::MasterKey;
 use repo_format::node::NodeSource;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The file that counts starts.
 const EPOCH_FILE: &str = "epoch";
 
 /// A vault's slot: opened, with recovery, by the first who needs it.
-type Slot = Arc<Mutex<Option<Arc<Vault>>>>;
+pub(crate) type Slot = Arc<Mutex<Option<Arc<Vault>>>>;
+
+/// Vaults rebuilt at the same time, at most.
+const REBUILDS_MAX: usize = 4;
+
+/// What a rebuild did, by vault.
+#[derive(Debug, Default)]
+pub struct RebuildReport {
+    /// Vaults whose index is complete again, with what was read for it and what they hold.
+    pub rebuilt: Vec<(VaultId, Recovered, Ledger)>,
+    /// Vaults that stay unavailable, and why.
+    pub failed: Vec<(VaultId, StoreError)>,
+}
+
+/// Opens the index, at start and again after it failed.
+pub type OpenIndex = Box<dyn Fn() -> Result<Arc<dyn MetaStore>, StoreError> + Send + Sync>;
 
 /// The store of one server.
 pub struct Store {
-    shared: Arc<Shared>,
-    keyring: Mutex<KeyringFile>,
+    /// Exchanged as a whole when the index is opened again.
+    pub(crate) shared: RwLock<Arc<Shared>>,
+    open_index: OpenIndex,
+    /// How often the index was opened again; whoever does it holds the lock.
+    reopened: Mutex<u64>,
+    /// Why the index is lost to this process.
+    lost: OnceLock<String>,
+    pub(crate) keyring: Mutex<KeyringFile>,
     vaults: Mutex<HashMap<VaultId, Slot>>,
+    /// Vaults that could not be opened, and why.
+    pub(crate) troubles: Mutex<BTreeMap<VaultId, String>>,
+    /// Vaults that are being deleted; kept after the end, so that late callers hear what happened.
+    pub(crate) deletions: Deletions,
     closed: OnceLock<()>,
 }
-
-/// What a rebuild did, by vault.
-pub type RebuildReport = Vec<(VaultId, Recovered, Ledger)>;
 
 /// Reads one vault's decoded objects; a [`NodeSource`] for path maps and content lists.
 #[derive(Clone)]
@@ -64,78 +92,257 @@ impl NodeSource for VaultReader {
 impl Store {
     /// Opens the store, or makes an empty one. Every start has its own epoch, so pack ids never repeat.
     pub fn open(settings: StoreSettings, world: World, master: &MasterKey) -> Result<Self, StoreError> {
-        world.vfs.create_dir_all(&settings.directory).at(&settings.directory)?;
-        let index = settings.index_directory();
-        world.vfs.create_dir_all(&index).at(&index)?;
-        let meta = Arc::new(RocksMeta::open(&index, settings.memory_bytes / 2)?);
-        Self::open_with(settings, world, master, meta)
+        let volume = Arc::new(IndexVolume::open(world.clone(), settings.clone())?);
+        let (directory, memory_bytes) = (volume.directory(), settings.memory_bytes / 2);
+        world.vfs.create_dir_all(&directory).at(&directory)?;
+        let open = move || Ok(Arc::new(RocksMeta::open(&directory, memory_bytes)?) as Arc<dyn MetaStore>);
+        Self::assemble(settings, world, master, volume, Box::new(open))
     }
 
-    /// As [`Store::open`], with an index of the caller's.
+    /// As [`Store::open`], with an index of the caller's, which cannot be opened again.
     pub fn open_with(
         settings: StoreSettings,
         world: World,
         master: &MasterKey,
         meta: Arc<dyn MetaStore>,
     ) -> Result<Self, StoreError> {
-        world.vfs.create_dir_all(&settings.directory).at(&settings.directory)?;
+        let once = Mutex::new(Some(meta));
+        let gone = || StoreError::Index("this index cannot be opened again".into());
+        Self::open_with_index(settings, world, master, Box::new(move || once.lock().take().ok_or_else(gone)))
+    }
+
+    /// As [`Store::open`], with an index that the caller opens.
+    pub fn open_with_index(
+        settings: StoreSettings,
+        world: World,
+        master: &MasterKey,
+        open_index: OpenIndex,
+    ) -> Result<Self, StoreError> {
+        let volume = Arc::new(IndexVolume::open(world.clone(), settings.clone())?);
+        Self::assemble(settings, world, master, volume, open_index)
+    }
+
+    fn assemble(
+        settings: StoreSettings,
+        world: World,
+        master: &MasterKey,
+        index_volume: Arc<IndexVolume>,
+        open_index: OpenIndex,
+    ) -> Result<Self, StoreError> {
+        let meta = open_index()?;
         let (epoch, first) = next_epoch(&world, &settings.directory)?;
         let keyring = KeyringFile::open(world.clone(), &settings.directory, master, first)?;
-        let nodes = NodeCache::new((settings.memory_bytes / 2) as u64);
-        let guarded_clock = GuardedClock::open(world.clone(), &settings.directory)?;
+        let deletions = Deletions::open(&world, &settings.directory)?;
+        let nodes = Arc::new(NodeCache::new((settings.memory_bytes / 2) as u64));
+        let stats = Arc::default();
+        let guarded_clock = Arc::new(GuardedClock::open(world.clone(), &settings.directory)?);
         let shared = Shared {
             world,
             settings,
             meta,
             aead: default_aead(),
             epoch,
-            stats: Stats::default(),
+            stats,
             nodes,
+            index_volume,
             guarded_clock,
             quotas: Arc::default(),
         };
         let store = Store {
-            shared: Arc::new(shared),
+            shared: RwLock::new(Arc::new(shared)),
+            open_index,
+            reopened: Mutex::new(0),
+            lost: OnceLock::new(),
             keyring: Mutex::new(keyring),
             vaults: Mutex::new(HashMap::new()),
+            troubles: Mutex::default(),
+            deletions,
             closed: OnceLock::new(),
         };
+        store.report_folders_without_keys()?;
         store.count_vaults();
         Ok(store)
     }
 
-    /// Empties the index of a stopped server and fills it again from packs and journals.
+    /// Fills an empty index beside the present one from packs and journals, then puts it in its place: whatever state
+    /// the present one is in, and whenever this is interrupted, nothing is lost. For a stopped server.
     pub fn rebuild_index(
         settings: StoreSettings,
         world: World,
         master: &MasterKey,
-        mut progress: impl FnMut(&VaultId, &Recovered),
+        progress: impl FnMut(&VaultId, &Recovered),
     ) -> Result<RebuildReport, StoreError> {
-        let store = Store::open(settings, world, master)?;
-        let vaults = store.keyring.lock().vaults();
-        let mut report = Vec::new();
-        for id in vaults {
-            store.shared.meta.drop_vault(&id)?;
-            let keys = store.keyring.lock().keys(&id)?;
-            let (vault, recovered) = Vault::open(store.shared.clone(), id, keys, true)?;
-            progress(&id, &recovered);
-            report.push((id, recovered, vault.ledger()));
-            vault.close()?;
-        }
+        let volume = Arc::new(IndexVolume::open(world.clone(), settings.clone())?);
+        let (directory, memory_bytes) = (volume.next_directory()?, settings.memory_bytes / 2);
+        let open = move || Ok(Arc::new(RocksMeta::open(&directory, memory_bytes)?) as Arc<dyn MetaStore>);
+        let store = Self::assemble(settings, world, master, volume.clone(), Box::new(open))?;
+        let report = store.rebuild_all(progress)?;
+        // All rows are on disk, and the files closed, before the folder counts.
+        let shared = store.shared();
+        shared.meta.sync(shared.meta.written())?;
+        shared.meta.close();
+        volume.exchange()?;
         Ok(report)
     }
 
-    fn vault(&self, id: &VaultId) -> Result<Arc<Vault>, StoreError> {
-        let slot = self.vaults.lock().entry(*id).or_default().clone();
+    /// Every vault with keys, some at a time. A vault that cannot be rebuilt leaves no rows and does not stop others.
+    fn rebuild_all(&self, mut progress: impl FnMut(&VaultId, &Recovered)) -> Result<RebuildReport, StoreError> {
+        let vaults: Vec<VaultId> = self.vaults().into_iter().filter(|vault| !self.deletions.has(vault)).collect();
+        let next = AtomicUsize::new(0);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, REBUILDS_MAX);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let mut report = RebuildReport::default();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (sender, next, vaults) = (sender.clone(), &next, &vaults);
+                scope.spawn(move || {
+                    while let Some(vault) = vaults.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if sender.send((*vault, self.rebuild(vault))).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            for (vault, rebuilt) in receiver {
+                match rebuilt {
+                    Ok((recovered, ledger)) => {
+                        progress(&vault, &recovered);
+                        report.rebuilt.push((vault, recovered, ledger));
+                    }
+                    Err(error) => {
+                        tracing::error!(%vault, %error, "the vault cannot be rebuilt; the others can be used");
+                        report.failed.push((vault, error));
+                    }
+                }
+            }
+        });
+        for (vault, _) in &report.failed {
+            self.shared().meta.drop_vault(vault)?;
+        }
+        report.rebuilt.sort_unstable_by_key(|(vault, ..)| *vault);
+        report.failed.sort_unstable_by_key(|(vault, _)| *vault);
+        Ok(report)
+    }
+
+    fn rebuild(&self, id: &VaultId) -> Result<(Recovered, Ledger), StoreError> {
+        let keys = self.keyring.lock().keys(id)?;
+        let (vault, recovered) = Vault::open(self.shared(), *id, keys, true)?;
+        let ledger = vault.ledger();
+        vault.close()?;
+        Ok((recovered, ledger))
+    }
+
+    /// What all vaults share now.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.read().clone()
+    }
+
+    /// As [`Store::shared`], with an index that has failed opened again first.
+    pub(crate) fn working(&self) -> Result<Arc<Shared>, StoreError> {
+        let shared = self.shared();
+        match shared.meta.failure() {
+            None => Ok(shared),
+            // Reads go on beside a full volume; what writes is refused until there is space.
+            Some(failure) if failure.kind == IndexFailureKind::Full && !shared.index_volume.has_space_to_reopen() => {
+                Ok(shared)
+            }
+            Some(_) => self.reopen_failed(),
+        }
+    }
+
+    /// Closes the index and opens it again, in this process. Every vault starts again as after a crash; calls under way
+    /// hear [`StoreError::IndexFailed`] and ask again.
+    pub fn reopen_index(&self) -> Result<(), StoreError> {
+        let mut reopened = self.reopened.lock();
+        self.reopen(&mut reopened).map(|_| ())
+    }
+
+    fn reopen_failed(&self) -> Result<Arc<Shared>, StoreError> {
+        let mut reopened = self.reopened.lock();
+        let shared = self.shared();
+        let Some(failure) = shared.meta.failure() else { return Ok(shared) };
+        if let Some(reason) = self.lost.get() {
+            return Err(StoreError::IndexFailed(reason.clone()));
+        }
+        let is_full = failure.kind == IndexFailureKind::Full;
+        // Want of space comes and goes; any other failure after the first is not going to pass by itself.
+        if !is_full && *reopened > 0 {
+            return Err(self.lose(failure.text));
+        }
+        match self.reopen(&mut reopened) {
+            Err(_) if is_full => Err(shared.index_volume.full()),
+            Err(error) => Err(self.lose(error.to_string())),
+            opened => opened,
+        }
+    }
+
+    fn lose(&self, reason: String) -> StoreError {
+        let reason = self.lost.get_or_init(|| {
+            tracing::error!(%reason, "the index failed again: the server must be started again");
+            reason
+        });
+        StoreError::IndexFailed(reason.clone())
+    }
+
+    fn reopen(&self, reopened: &mut u64) -> Result<Arc<Shared>, StoreError> {
+        let old = self.shared();
+        old.meta.close();
+        // Behind this nothing of the old vaults reaches rows or files, so what is opened now has them to itself.
+        let slots: Vec<Slot> = self.vaults.lock().values().cloned().collect();
+        for slot in slots {
+            if let Some(vault) = slot.lock().take() {
+                vault.fence(Fence::Reopened);
+            }
+        }
+        let meta = (self.open_index)()?;
+        let (epoch, _) = next_epoch(&old.world, &old.settings.directory)?;
+        let shared = Arc::new(old.with_index(meta, epoch));
+        *self.shared.write() = shared.clone();
+        *reopened += 1;
+        tracing::warn!(epoch, "the index was opened again; every vault starts as after a crash");
+        Ok(shared)
+    }
+
+    /// Why the index cannot be used any more by this process, which should end and be started again; `None` while it
+    /// can.
+    pub fn index_lost(&self) -> Option<String> {
+        self.lost.get().cloned()
+    }
+
+    /// How often the index was opened again since the start.
+    pub fn index_reopened(&self) -> u64 {
+        *self.reopened.lock()
+    }
+
+    pub(crate) fn slot(&self, id: &VaultId) -> Slot {
+        self.vaults.lock().entry(*id).or_default().clone()
+    }
+
+    pub(crate) fn vault(&self, id: &VaultId) -> Result<Arc<Vault>, StoreError> {
+        let shared = self.working()?;
+        let slot = self.slot(id);
         let mut slot = slot.lock();
-        if let Some(vault) = &*slot {
-            return Ok(vault.clone());
+        // Asked inside: whoever deletes the vault empties its slot behind entering it here.
+        self.deletions.check(id)?;
+        match slot.take() {
+            Some(vault) if vault.is_of(&shared) => {
+                *slot = Some(vault.clone());
+                return Ok(vault);
+            }
+            Some(older) => older.fence(Fence::Reopened),
+            None => {}
         }
         if self.closed.get().is_some() {
             return Err(StoreError::Unavailable { vault: *id, reason: "the server is stopping".into() });
         }
-        let keys = self.keyring.lock().keys(id)?;
-        let (vault, recovered) = Vault::open(self.shared.clone(), *id, keys, false)?;
+        let keys = self.keyring.lock().keys(id);
+        let keys = keys.map_err(|error| self.explain_missing_keys(&shared, id, error))?;
+        let opened = Vault::open(shared.clone(), *id, keys, false);
+        if matches!(opened, Err(StoreError::VaultDeleted(_))) {
+            self.adopt_deletion(&shared, id)?;
+        }
+        let (vault, recovered) = self.note_trouble(id, opened)?;
         if recovered != Recovered::default() {
             tracing::info!(
                 vault = %id, packs = recovered.packs, objects = recovered.objects, records = recovered.records,
@@ -149,8 +356,15 @@ impl Store {
 
     /// Makes an empty vault with fresh keys.
     pub fn create_vault(&self, id: VaultId) -> Result<(), StoreError> {
+        let shared = self.working()?;
+        self.deletions.check(&id)?;
+        // Files without keys belong to a keyring that is missing here: they stay as they are.
+        let directory = shared.settings.vault_directory(&id);
+        if !self.vaults().contains(&id) && !shared.world.vfs.list(&directory).at(&directory)?.is_empty() {
+            return Err(without_key(id));
+        }
         self.keyring.lock().insert_vault(id)?;
-        Vault::create(&self.shared, id)
+        Vault::create(&shared, id)
     }
 
     /// All vaults with keys.
@@ -284,22 +498,22 @@ impl Store {
 
     /// Refuses when the volume is down to its reserve: asked before a body is read.
     pub fn check_space(&self) -> Result<(), StoreError> {
-        self.shared.check_space()
+        self.shared().check_space()
     }
 
     /// Counters since start.
     pub fn stats(&self) -> StatsReading {
-        self.shared.stats.read_all()
+        self.shared().stats.read_all()
     }
 
     /// Index syncs since start.
     pub fn index_syncs(&self) -> u64 {
-        self.shared.meta.syncs()
+        self.shared().meta.syncs()
     }
 
     /// Number of this start.
     pub fn epoch(&self) -> u32 {
-        self.shared.epoch
+        self.shared().epoch
     }
 
     /// Seals what is open. New calls are refused; those under way finish first.

@@ -19,6 +19,9 @@ mod explored {
         pub(crate) fn new(value: T) -> Self {
             Mutex(shuttle::sync::Mutex::new(value))
         }
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }

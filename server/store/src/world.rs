@@ -95,6 +95,45 @@ pub trait Vfs: Send + Sync {
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
     /// Space on the volume.
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// Removes an empty directory. A file system whose directories are only parts of names has nothing to do.
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Ok(())
+    }
+    /// Whether two existing directories are on one volume, so that they fill up together.
+    fn is_one_volume(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        let _ = (one, other);
+        Ok(true)
+    }
+    /// Creates a file of `len` bytes whose space is taken from the volume, contents undefined.
+    fn create_reserved(&self, path: &Path, len: u64) -> io::Result<()> {
+        const PIECE: [u8; 64 << 10] = [0; 64 << 10];
+        let file = self.create_new(path)?;
+        let mut offset = 0;
+        while offset < len {
+            let piece = PIECE.len().min((len - offset) as usize);
+            file.write_at(offset, &PIECE[..piece])?;
+            offset += piece as u64;
+        }
+        file.sync_data()
+    }
+
+    /// Removes a directory with the files in it, which may itself hold directories of files.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        for name in self.list(path)? {
+            let inside = path.join(name);
+            match self.remove_file(&inside) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Linux says so of a directory, POSIX otherwise.
+                Err(error) if is_directory(&error) => self.remove_dir_all(&inside)?,
+                removed => removed?,
+            }
+        }
+        match self.remove_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
 
     /// The whole file.
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
@@ -124,6 +163,10 @@ pub trait Vfs: Send + Sync {
         self.rename(&temporary, path)?;
         self.sync_dir(directory)
     }
+}
+
+fn is_directory(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied)
 }
 
 /// The real file system.
@@ -203,6 +246,19 @@ impl Vfs for SystemVfs {
     fn space(&self, path: &Path) -> io::Result<Space> {
         let volume = rustix::fs::statvfs(path)?;
         Ok(Space { free: volume.f_bavail * volume.f_frsize, total: volume.f_blocks * volume.f_frsize })
+    }
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir(path)
+    }
+    fn is_one_volume(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(std::fs::metadata(one)?.dev() == std::fs::metadata(other)?.dev())
+    }
+    fn create_reserved(&self, path: &Path, len: u64) -> io::Result<()> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+        file.sync_all()
     }
 }
 

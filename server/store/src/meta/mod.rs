@@ -85,6 +85,26 @@ impl Batch {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Ticket(pub u64);
 
+/// Why an index no longer writes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IndexFailure {
+    /// What kind of failure, by what helps.
+    pub kind: IndexFailureKind,
+    /// What the index said, for people.
+    pub text: String,
+}
+
+/// What helps against a failure of the index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IndexFailureKind {
+    /// Its volume has no space: it can be opened again when there is some.
+    Full,
+    /// Its files are not what was written: it must be rebuilt.
+    Damaged,
+    /// Anything else: opening it again may help.
+    Other,
+}
+
 /// An index. No iterator lifetimes, no batch across vaults, at most [`BATCH_ROWS_MAX`] rows each.
 pub trait MetaStore: Send + Sync {
     /// One row.
@@ -103,4 +123,15 @@ pub trait MetaStore: Send + Sync {
     fn drop_vault(&self, vault: &VaultId) -> Result<(), StoreError>;
     /// Syncs so far, for metrics and tests.
     fn syncs(&self) -> u64;
+    /// Removes all rows of a vault so that no file of the index holds a trace of them on return.
+    fn shred_vault(&self, vault: &VaultId) -> Result<(), StoreError> {
+        self.drop_vault(vault)
+    }
+    /// Set by the first write or sync that fails: from then on every write is refused, while reads go on. Whoever wants
+    /// to write again closes this index and opens another.
+    fn failure(&self) -> Option<IndexFailure> {
+        None
+    }
+    /// Waits for calls under way, then gives the files back. Every later call is refused.
+    fn close(&self) {}
 }

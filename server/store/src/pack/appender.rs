@@ -64,6 +64,7 @@ pub(crate) struct Appender {
     next: PackId,
     open: HashMap<PackKind, Open>,
     tracked: BTreeMap<PackId, Tracked>,
+    closed: bool,
 }
 
 impl Appender {
@@ -76,6 +77,7 @@ impl Appender {
             next: PackId { epoch, sequence: 1 },
             open: HashMap::new(),
             tracked: BTreeMap::new(),
+            closed: false,
         }
     }
 
@@ -97,6 +99,9 @@ impl Appender {
     /// Appends one frame; received, not durable. On an error the pack named must be given up with
     /// [`Appender::poison`].
     pub(crate) fn append(&mut self, frame: &NewFrame<'_>) -> Result<Place, (Option<PackId>, StoreError)> {
+        if self.closed {
+            return Err((None, StoreError::Unknown("the vault was closed meanwhile")));
+        }
         let kind = PackKind::of(frame.kind);
         let full = self.open.get(&kind).is_some_and(|open| {
             let len = self.tracked.get(&open.pack).map_or(0, |tracked| tracked.len);
@@ -203,6 +208,13 @@ impl Appender {
     /// Its row is sealed: nothing more to track.
     pub(crate) fn sealed(&mut self, pack: &PackId) {
         self.tracked.remove(pack);
+    }
+
+    /// Nothing is written from now on; what is open stays as it is.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.open.clear();
+        self.tracked.clear();
     }
 
     /// Gives a pack up after a failed write or sync: it is never written or synced again.

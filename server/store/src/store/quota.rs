@@ -11,37 +11,37 @@ impl Store {
     /// Sets what a limit allows; [`Limits::default`] lifts it. Set below what is used already, it stops uploads and
     /// takes nothing away.
     pub fn set_limit(&self, limit: LimitId, limits: Limits) {
-        self.shared.quotas.set_limit(limit, limits);
+        self.shared().quotas.set_limit(limit, limits);
     }
 
     /// Under which limits a vault counts, all at once; the vault need not be open, nor exist yet.
     pub fn set_vault_limits(&self, vault: &VaultId, chain: Vec<LimitId>) {
-        self.shared.quotas.set_chain(vault, chain);
+        self.shared().quotas.set_chain(vault, chain);
     }
 
     /// A vault is no more: it counts nowhere, and calls that still end in it change nothing.
     pub fn forget_vault_quota(&self, vault: &VaultId) {
-        self.shared.quotas.remove(vault);
+        self.shared().quotas.remove(vault);
     }
 
     /// Where a limit stands.
     pub fn quota(&self, limit: &LimitId) -> QuotaReading {
-        self.shared.quotas.reading(limit)
+        self.shared().quotas.reading(limit)
     }
 
     /// Where every limit stands, by name.
     pub fn quotas(&self) -> Vec<(LimitId, QuotaReading)> {
-        self.shared.quotas.readings()
+        self.shared().quotas.readings()
     }
 
     /// Where the limits of one vault stand, in the order of its chain.
     pub fn vault_quotas(&self, vault: &VaultId) -> Vec<(LimitId, QuotaReading)> {
-        self.shared.quotas.readings_of(vault)
+        self.shared().quotas.readings_of(vault)
     }
 
     /// Uploads refused by a quota since start.
     pub fn quota_refusals(&self) -> u64 {
-        self.shared.quotas.refusals()
+        self.shared().quotas.refusals()
     }
 
     /// Reserves room for a body of `body_bytes` before it is read: [`StoreError::QuotaExceeded`] when it cannot fit.
@@ -63,8 +63,8 @@ impl Store {
     /// Counts every vault as the index has it, without opening any.
     pub(super) fn count_vaults(&self) {
         for vault in self.vaults() {
-            match at_rest(&self.shared, &vault) {
-                Ok(at_rest) => self.shared.quotas.note(&vault, at_rest),
+            match at_rest(&self.shared(), &vault) {
+                Ok(at_rest) => self.shared().quotas.note(&vault, at_rest),
                 // One vault whose rows cannot be read must not keep the others from starting.
                 Err(error) => {
                     tracing::error!(%vault, %error, "a vault cannot be counted; its quota takes it for empty until it is opened");

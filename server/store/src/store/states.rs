@@ -60,11 +60,11 @@ impl Store {
     /// The time by which snapshots expire and holds end, nanoseconds since 1970; [`StoreError::ClockJumped`] while
     /// the server's clock cannot be believed.
     pub fn now_ns(&self) -> Result<i64, StoreError> {
-        self.shared.guarded_clock.now_ns()
+        self.shared().guarded_clock.now_ns()
     }
 
     /// Someone has looked at the server's clock and says that it is right. Answers its time.
     pub fn confirm_clock(&self) -> Result<i64, StoreError> {
-        self.shared.guarded_clock.confirm()
+        self.shared().guarded_clock.confirm()
     }
 }

@@ -6,6 +6,8 @@
 mod apply;
 mod commit;
 mod damage;
+mod deletion;
+pub(crate) mod fence;
 pub(crate) mod quota;
 mod read;
 mod recover;
@@ -19,11 +21,12 @@ pub use recover::Recovered;
 pub use upload::{Durable, IncomingObject, Received};
 
 use crate::cache::NodeCache;
-use crate::error::StoreError;
+use crate::error::{StoreError, Volume};
 use crate::guarded_clock::GuardedClock;
+use crate::index_volume::IndexVolume;
 use crate::journal::Journal;
 use crate::meta::rows::{Ledger, ObjectRow, SessionRow};
-use crate::meta::{Batch, MetaStore, Table, Ticket};
+use crate::meta::{Batch, IndexFailureKind, MetaStore, Table, Ticket};
 use crate::pack::{Appender, PackFiles};
 use crate::quota::{Account, QuotaBook};
 use crate::settings::StoreSettings;
@@ -39,6 +42,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Packs given up after which a vault takes nothing more until the server is started again.
+const POISONED_MAX: u32 = 2;
+const TWO_WRITES_FAILED: &str =
+    "two writes to its packs have failed, so it is read-only; check the server's disk, then restart the server";
+
 /// Rows read from the index at once.
 const PAGE_ROWS: usize = 1024;
 
@@ -49,10 +57,11 @@ pub(crate) struct Shared {
     pub(crate) meta: Arc<dyn MetaStore>,
     pub(crate) aead: &'static dyn Aead,
     pub(crate) epoch: u32,
-    pub(crate) stats: Stats,
-    pub(crate) nodes: NodeCache,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) nodes: Arc<NodeCache>,
+    pub(crate) index_volume: Arc<IndexVolume>,
     /// By which holds and soft deletes end.
-    pub(crate) guarded_clock: GuardedClock,
+    pub(crate) guarded_clock: Arc<GuardedClock>,
     pub(crate) quotas: Arc<QuotaBook>,
 }
 
@@ -61,6 +70,8 @@ pub(crate) struct Vault {
     pub(crate) id: VaultId,
     directory: PathBuf,
     shared: Arc<Shared>,
+    /// The only way to the rows.
+    gate: fence::Gate,
     keys: VaultKeys,
     id_keys: IdKeys,
     files: PackFiles,
@@ -114,7 +125,7 @@ impl Vault {
     }
 
     pub(crate) fn meta(&self) -> &dyn MetaStore {
-        &*self.shared.meta
+        &self.gate
     }
 
     fn sync(&self, ticket: Ticket) -> Result<(), StoreError> {
@@ -257,11 +268,8 @@ impl Vault {
     }
 
     fn check_writable(&self) -> Result<(), StoreError> {
-        if self.state.lock().poisoned >= 2 {
-            return Err(StoreError::Unavailable {
-                vault: self.id,
-                reason: "two writes to its packs have failed, so it is read-only; check the server's disk, then restart the server".into(),
-            });
+        if self.state.lock().poisoned >= POISONED_MAX {
+            return Err(StoreError::Unavailable { vault: self.id, reason: TWO_WRITES_FAILED.into() });
         }
         self.shared.check_space()
     }
@@ -280,11 +288,33 @@ impl Vault {
 }
 
 impl Shared {
-    /// Refuses new data when the volume is down to its reserve.
+    /// The same over another opening of the index.
+    pub(crate) fn with_index(&self, meta: Arc<dyn MetaStore>, epoch: u32) -> Self {
+        Shared {
+            world: self.world.clone(),
+            settings: self.settings.clone(),
+            meta,
+            aead: self.aead,
+            epoch,
+            stats: self.stats.clone(),
+            nodes: self.nodes.clone(),
+            index_volume: self.index_volume.clone(),
+            guarded_clock: self.guarded_clock.clone(),
+            quotas: self.quotas.clone(),
+        }
+    }
+
+    /// Refuses new data when a volume is down to its reserve.
     pub(crate) fn check_space(&self) -> Result<(), StoreError> {
         let directory = &self.settings.directory;
         let space = crate::error::At::at(self.world.vfs.space(directory), directory)?;
         let reserve = self.settings.reserve_bytes(space.total);
-        if space.free <= reserve { Err(StoreError::DiskFull { free: space.free, reserve }) } else { Ok(()) }
+        if space.free <= reserve {
+            return Err(StoreError::DiskFull { volume: Volume::Data, free: space.free, reserve });
+        }
+        if self.meta.failure().is_some_and(|failure| failure.kind == IndexFailureKind::Full) {
+            return Err(self.index_volume.full());
+        }
+        self.index_volume.check_space()
     }
 }

@@ -2,6 +2,7 @@
 //! same steps over all packs and the whole journal are the rebuild, so there is one way back to a consistent index.
 
 use super::apply::Work;
+use super::fence::Gate;
 use super::quota::BookedLedger;
 use super::upload::unpack;
 use super::{Shared, State, Vault};
@@ -107,6 +108,7 @@ impl Vault {
             }),
             quota,
             directory,
+            gate: Gate::new(id, shared.meta.clone(), shared.index_volume.clone()),
             shared,
             keys,
         };

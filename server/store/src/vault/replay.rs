@@ -104,7 +104,8 @@ impl Vault {
     /// Brings the rows up to `replay`; `sequence` is the journal's last. Answers the number of records.
     pub(super) fn replay(&self, replay: Replay, sequence: u64) -> Result<u64, StoreError> {
         if replay.deletion.is_some() {
-            return Err(StoreError::Unavailable { vault: self.id, reason: "it is being deleted".into() });
+            // Decided, whatever else was lost: the caller goes on with it.
+            return Err(StoreError::VaultDeleted(self.id));
         }
         if replay.records > 0 {
             self.replay_damage(&replay.damaged)?;

@@ -3,7 +3,7 @@
 
 use super::apply::PreparedNode;
 use super::{Pending, Vault};
-use crate::error::{At, StoreError};
+use crate::error::{At, StoreError, Volume};
 use crate::meta::Ticket;
 use crate::meta::rows::{ObjectRow, Place};
 use crate::pack::NewFrame;
@@ -258,9 +258,11 @@ impl Vault {
     /// A full disk is the disk's error, not an unknown one.
     fn explain(&self, error: StoreError) -> StoreError {
         match &error {
-            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                self.shared.check_space().err().unwrap_or(StoreError::DiskFull { free: 0, reserve: 0 })
-            }
+            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => self
+                .shared
+                .check_space()
+                .err()
+                .unwrap_or(StoreError::DiskFull { volume: Volume::Data, free: 0, reserve: 0 }),
             _ => error,
         }
     }

@@ -82,7 +82,7 @@ fn a_rebuilt_index_equals_the_lost_one() {
         bed.store = None;
         let report =
             Store::rebuild_index(settings(bed.directory.path()), World::system(), &master(), |_, _| {}).unwrap();
-        assert_eq!(report[0].1.orphans, 0);
+        assert_eq!(report.rebuilt[0].1.orphans, 0);
         bed.restart();
         let after = bed.store().recount(&VAULT).unwrap();
         assert_eq!(after, before);
