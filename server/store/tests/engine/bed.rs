@@ -161,7 +161,7 @@ pub fn begin(store: &Store, base: Option<&SnapshotId>) -> UploadSessionId {
 pub fn upload(store: &Store, files: &Files) -> Result<SnapshotInfo, StoreError> {
     let keys = store.id_keys(&VAULT)?;
     let tree = tree(&keys, files);
-    let session = begin(store, None);
+    let (session, _) = store.begin_upload(&VAULT, "computer", "series", None)?;
     for part in tree.chunks.chunks(7) {
         let ids: Vec<ObjectId> = part.iter().map(|chunk| chunk.id).collect();
         let (have, _) = store.have(&VAULT, &session, &ids)?;

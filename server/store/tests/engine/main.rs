@@ -5,6 +5,8 @@
 //! | `bed` | the test bed: a store in a temporary folder, and small trees to upload |
 //! | `upload` | the path from chunk to snapshot and back, and every refusal |
 //! | `recovery` | restarts without closing, torn packs, lost index, damaged frames |
+//! | `failure` | the index fails, is lost or damaged; the keyring is old or gone |
+//! | `deletion` | a deleted vault leaves nothing, wherever its deletion was interrupted |
 //! | `faults` | one failing file operation after another |
 //! | `history` | random histories against a model |
 //! | `races` | many uploads at once into one vault |
@@ -12,6 +14,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
 mod bed;
+mod deletion;
+mod failure;
 mod faults;
 mod history;
 mod races;
