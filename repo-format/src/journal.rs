@@ -420,6 +420,66 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
+/// A whole record found by [`salvage`]: its CRC is right, whatever lies around it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundRecord<'a> {
+    /// Where it begins, bytes from the start of the file.
+    pub offset: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// Running number over the whole journal of the vault.
+    pub sequence: u64,
+    /// Hash of the record before it.
+    pub previous: [u8; 32],
+    /// Its own hash, which the next one carries.
+    pub hash: [u8; 32],
+    /// The record; `None` if its kind is unknown and may be skipped, an error if it must not be.
+    pub record: Result<Option<SealedRecord<'a>>, FormatError>,
+}
+
+/// Every whole record in the bytes of a segment file, in order. The segment's header is not looked at, and behind
+/// damage the next record is looked for byte by byte. Sequences below `first`, or far ahead of it, are no records of
+/// this segment. An undamaged segment is covered without gaps from [`SEGMENT_HEADER_BYTES`] to its end.
+pub fn salvage(bytes: &[u8], first: u64) -> Salvaged<'_> {
+    Salvaged { bytes, offset: SEGMENT_HEADER_BYTES, plausible: first..=first.saturating_add(SEQUENCE_AHEAD_MAX) }
+}
+
+/// See [`salvage`].
+#[derive(Clone, Debug)]
+pub struct Salvaged<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    plausible: std::ops::RangeInclusive<u64>,
+}
+
+impl<'a> Iterator for Salvaged<'a> {
+    type Item = FoundRecord<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(rest) = self.bytes.get(self.offset..).filter(|rest| rest.len() >= RECORD_OVERHEAD_BYTES) {
+            let offset = self.offset;
+            // Sequence and length are looked at before the CRC, so the search stays close to linear.
+            let sequence =
+                rest.get(12..20).and_then(|bytes| bytes.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
+            if sequence.is_some_and(|sequence| self.plausible.contains(&sequence))
+                && let Ok(raw) = RawRecord::parse(rest)
+            {
+                self.offset += raw.bytes.len();
+                return Some(FoundRecord {
+                    offset,
+                    end: self.offset,
+                    sequence: raw.sequence,
+                    previous: raw.previous,
+                    hash: record_hash(raw.bytes),
+                    record: raw.known(),
+                });
+            }
+            self.offset += 1;
+        }
+        None
+    }
+}
+
 /// Payload of [`RecordKind::Commit`]: everything about a snapshot that is not in its tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommitRecord {

@@ -345,7 +345,10 @@ pub fn rebuild_index(settings: &CommonSettings) -> Result<(), RunError> {
     let report = Store::rebuild_index(store_settings(&folder, None, None), world, &master, |vault, _| {
         tracing::info!(%vault, "vault rebuilt");
     })?;
-    for (vault, _, ledger) in &report.rebuilt {
+    for (vault, recovered, ledger) in &report.rebuilt {
+        for damage in &recovered.journal_damage {
+            writeln!(out, "vault {vault}: {damage}")?;
+        }
         writeln!(
             out,
             "vault {vault}: {} snapshots, {} chunks, {} nodes, {} bytes in packs",

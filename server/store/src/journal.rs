@@ -1,23 +1,31 @@
-//! A vault's journal on disk: immutable segment files, each written under a temporary name, synced, renamed and never
-//! touched again. So a segment is there whole or not at all, and one that does not read is damage, not a torn write.
+//! A vault's journal on disk: segment files, each written by one start of the server. A segment comes up whole, with its
+//! first records, under a temporary name that is synced and renamed; later records are appended to it one at a time,
+//! each on disk before it counts. So only the last record of a segment can be torn, by a crash; all else that does not
+//! read is damage.
 //!
 //! A file is named `GENERATION-EPOCH-SEQUENCE.journal` after its first record. A generation counts only when it is the
 //! first one or has an end mark; the newest such generation is the journal.
 
+mod reading;
+
 use crate::error::{At, StoreError};
-use crate::world::World;
+use crate::world::{VfsFile, World};
+use reading::Reading;
 use repo_format::FormatError;
 use repo_format::crypto::Aead;
 use repo_format::id::VaultId;
-use repo_format::journal::{FIRST_PREVIOUS, JournalRecord, RecordKind, Segment, SegmentHeader, record_hash};
+use repo_format::journal::{FIRST_PREVIOUS, JournalRecord, RecordKind, SegmentHeader, record_hash};
 use repo_format::keyring::VaultKeys;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// A journal with fewer segments than this is not rewritten as a new generation.
-const SEGMENTS_MIN: u64 = 512;
-/// Largest segment read, bytes.
-const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// A journal with fewer records than this is not rewritten as a new generation...
+const RECORDS_MIN: u64 = 1024;
+/// ...unless it has so many segments.
+const SEGMENTS_MAX: usize = 512;
+/// A segment longer than this is not appended to, bytes.
+const TAIL_BYTES_MAX: u64 = 1 << 20;
 
 /// One vault's journal, open for appending.
 pub(crate) struct Journal {
@@ -33,10 +41,32 @@ pub(crate) struct Journal {
     sequence: u64,
     previous: [u8; 32],
     segments: usize,
-    /// A write failed: the next change starts a new generation.
+    /// Records of the generation.
+    records: u64,
+    /// A write failed, or a segment is damaged: the next change starts a new generation.
     broken: bool,
     /// Another object owns the files now.
     closed: bool,
+    /// The segment this process appends to.
+    tail: Option<Tail>,
+    /// Damaged files, to be set aside once a new generation replaces them.
+    damaged: Vec<PathBuf>,
+}
+
+/// A segment that this process made, with all that is in it on disk.
+struct Tail {
+    file: Arc<dyn VfsFile>,
+    path: PathBuf,
+    len: u64,
+}
+
+/// A journal that was opened, and what it says.
+pub(crate) struct Opened {
+    pub(crate) journal: Journal,
+    /// Records that the rows do not contain yet, oldest first.
+    pub(crate) records: Vec<JournalRecord>,
+    /// What is damaged or missing, for people, by file.
+    pub(crate) damage: Vec<String>,
 }
 
 /// Everything sealed and opened with.
@@ -44,13 +74,6 @@ pub(crate) struct Journal {
 pub(crate) struct Sealing<'a> {
     pub(crate) aead: &'a dyn Aead,
     pub(crate) keys: &'a VaultKeys,
-}
-
-/// What the segments of one generation hold.
-struct Generation {
-    records: Vec<JournalRecord>,
-    /// Sequence and hash of the last record, skipped ones included.
-    tip: Option<(u64, [u8; 32])>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -84,15 +107,18 @@ pub(crate) fn journal_directory(vault_directory: &Path) -> PathBuf {
 }
 
 impl Journal {
-    /// Opens the journal and hands every record, oldest first, to `each`.
+    /// Opens the journal. `covered` is the sequence up to which the rows contain it: damage below costs nothing, and
+    /// the next change writes a new generation from the rows; damage beyond makes the vault unavailable, unless
+    /// `go_on`, which leaves out what cannot be read. A file that is missing is no damage: it may be put back.
     pub(crate) fn open(
         world: World,
         vault: VaultId,
         vault_directory: &Path,
         epoch: u32,
         sealing: Sealing<'_>,
-        mut each: impl FnMut(JournalRecord) -> Result<(), StoreError>,
-    ) -> Result<Self, StoreError> {
+        covered: u64,
+        go_on: bool,
+    ) -> Result<Opened, StoreError> {
         let directory = journal_directory(vault_directory);
         let mut generations: BTreeMap<u64, Vec<SegmentName>> = BTreeMap::new();
         for name in world.vfs.list(&directory).at(&directory)? {
@@ -111,71 +137,25 @@ impl Journal {
             sequence: 0,
             previous: FIRST_PREVIOUS,
             segments: 0,
+            records: 0,
             broken: false,
             closed: false,
+            tail: None,
+            damaged: Vec::new(),
         };
+        let oldest = generations.keys().next().copied();
         // The newest generation that is whole; what it replaced, and what was begun after it, no longer counts.
+        let mut in_force = Reading::default();
         for (generation, mut names) in generations.into_iter().rev() {
             names.sort_unstable();
-            let read = journal.read_generation(&names, sealing)?;
-            let ended = read.records.iter().any(|record| record.kind == RecordKind::GenerationEnd);
-            if generation != 1 && !ended {
-                continue;
-            }
-            journal.generation = generation;
-            journal.generation_start = names.first().map_or(1, |name| name.sequence);
-            journal.segments = names.len();
-            if let Some((sequence, hash)) = read.tip {
-                journal.sequence = sequence;
-                journal.previous = hash;
-            }
-            for record in read.records {
-                if record.kind != RecordKind::GenerationEnd {
-                    each(record)?;
-                }
-            }
-            break;
-        }
-        Ok(journal)
-    }
-
-    fn read_generation(&self, names: &[SegmentName], sealing: Sealing<'_>) -> Result<Generation, StoreError> {
-        let mut read = Generation { records: Vec::new(), tip: None };
-        for name in names {
-            let path = name.path(&self.directory);
-            let bytes = self.world.vfs.read(&path, SEGMENT_BYTES_MAX).at(&path)?;
-            let segment = Segment::parse(&bytes).at(&path)?;
-            if segment.header != (SegmentHeader { vault: self.vault, generation: name.generation }) {
-                return Err(FormatError::invalid("journal", "a segment belongs to another vault or generation"))
-                    .at(&path);
-            }
-            let mut first = true;
-            let mut records = segment.records();
-            for record in records.by_ref() {
-                let record = record.at(&path)?;
-                // Within a segment the chain is checked by its reader; here, from one segment to the next. A first
-                // record that is skipped leaves the name, which carries its sequence, to be compared.
-                let continues = match read.tip {
-                    Some((sequence, hash)) if first && record.sequence == name.sequence => {
-                        record.previous == hash && record.sequence == sequence + 1
-                    }
-                    Some((sequence, _)) if first => name.sequence == sequence + 1,
-                    _ => true,
-                };
-                if !continues {
-                    return Err(FormatError::invalid("journal", "a record does not continue the one before")).at(&path);
-                }
-                first = false;
-                let key =
-                    sealing.keys.data_key(record.key_epoch).ok_or(FormatError::Authentication { what: "journal" });
-                read.records.push(record.open(sealing.aead, &self.vault, key.at(&path)?).at(&path)?);
-            }
-            match (records.tip(), read.tip) {
-                (Some(tip), _) => read.tip = Some(tip),
-                (None, _) => return Err(FormatError::invalid("journal", "a segment is empty")).at(&path),
+            let reading = journal.read_generation(generation, &names, sealing, covered)?;
+            if generation == 1 || reading.is_complete(oldest == Some(generation)) {
+                journal.generation = generation;
+                in_force = reading;
+                break;
             }
         }
-        Ok(read)
+        journal.take_over(in_force, covered, go_on)
     }
 
     /// Sequence of the first record of this generation, which repeats every state of the time it was written.
@@ -200,7 +180,13 @@ impl Journal {
     /// Whether a new generation must be written before the next record. Writing one costs as much as there are
     /// `snapshots`, so it is put off with their number.
     pub(crate) fn wants_generation(&self, snapshots: u64) -> bool {
-        self.broken || self.segments as u64 >= SEGMENTS_MIN.max(snapshots / 4)
+        let records_max = RECORDS_MIN.max(snapshots.saturating_mul(4));
+        self.broken || self.segments >= SEGMENTS_MAX || self.records >= records_max
+    }
+
+    /// Whether a new generation would put something right: damage that was found, or a write that failed.
+    pub(crate) const fn wants_healing(&self) -> bool {
+        self.broken
     }
 
     /// The rows lack something that was appended: a new generation, written from them, comes before the next record.
@@ -208,8 +194,8 @@ impl Journal {
         self.broken = true;
     }
 
-    /// Appends records as one segment: on disk when this returns, all or none. Answers the sequence of the last. After
-    /// an error it is not known whether they count: a new generation settles it.
+    /// Appends records: on disk when this returns, all or none. Answers the sequence of the last. After an error it is
+    /// not known whether they count: a new generation settles it.
     pub(crate) fn append(
         &mut self,
         sealing: Sealing<'_>,
@@ -219,10 +205,15 @@ impl Journal {
         if self.broken {
             return Err(StoreError::Unknown("the journal awaits a new generation"));
         }
-        let written = self.write_segment(sealing, self.generation, records);
+        // Several records are all there or none only in a segment of their own.
+        let tail = self.tail.take_if(|tail| records.len() == 1 && tail.len < TAIL_BYTES_MAX);
+        let written = match tail {
+            Some(tail) => self.extend(sealing, tail, records),
+            None => self.write_segment(sealing, self.generation, records),
+        };
         match written {
-            Ok(()) => {
-                self.segments += 1;
+            Ok(tail) => {
+                self.tail = tail;
                 Ok(self.sequence)
             }
             Err(error) => {
@@ -247,14 +238,22 @@ impl Journal {
         self.generation = generation;
         self.broken = true;
         self.previous = FIRST_PREVIOUS;
+        self.tail = None;
         let start = self.sequence + 1;
+        (self.segments, self.records) = (0, 0);
         self.write_segment(sealing, generation, &records)?;
         self.generation_start = start;
         self.broken = false;
-        self.segments = 1;
+        for path in std::mem::take(&mut self.damaged) {
+            let mut aside = path.clone().into_os_string();
+            aside.push(".damaged");
+            self.world.vfs.rename(&path, Path::new(&aside)).at(&path)?;
+        }
         for name in self.world.vfs.list(&self.directory).at(&self.directory)? {
-            if let Some(old) = SegmentName::parse(&name).filter(|name| name.generation < generation) {
-                let path = old.path(&self.directory);
+            // Also what a crash left of a segment that never came up.
+            let whole = name.strip_suffix(".new").unwrap_or(&name);
+            if SegmentName::parse(whole).is_some_and(|name| name.generation < generation) {
+                let path = self.directory.join(name);
                 self.world.vfs.remove_file(&path).at(&path)?;
             }
         }
@@ -262,16 +261,48 @@ impl Journal {
         Ok(self.sequence)
     }
 
+    /// Makes a segment that comes up whole or not at all. Answers it to be appended to, if it can be.
     fn write_segment(
         &mut self,
         sealing: Sealing<'_>,
         generation: u64,
         records: &[(RecordKind, Vec<u8>)],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Tail>, StoreError> {
         let name = SegmentName { generation, epoch: self.epoch, sequence: self.sequence + 1 };
         let path = name.path(&self.directory);
-        let key = sealing.keys.data.last().ok_or(FormatError::Authentication { what: "journal" })?;
         let mut bytes = SegmentHeader { vault: self.vault, generation }.encode().to_vec();
+        let tip = self.seal(sealing, records, &mut bytes)?;
+        self.world.vfs.replace(&path, &bytes).at(&path)?;
+        self.segments += 1;
+        self.advance(tip, records);
+        // The records are on disk: without a handle the next ones get a segment of their own.
+        let file = self.world.vfs.open_write(&path).ok();
+        Ok(file.map(|file| Tail { file, path, len: bytes.len() as u64 }))
+    }
+
+    /// Appends to a segment of this process: one write, one sync.
+    fn extend(
+        &mut self,
+        sealing: Sealing<'_>,
+        tail: Tail,
+        records: &[(RecordKind, Vec<u8>)],
+    ) -> Result<Option<Tail>, StoreError> {
+        let mut bytes = Vec::new();
+        let tip = self.seal(sealing, records, &mut bytes)?;
+        tail.file.write_at(tail.len, &bytes).at(&tail.path)?;
+        tail.file.sync_data().at(&tail.path)?;
+        self.advance(tip, records);
+        Ok(Some(Tail { len: tail.len + bytes.len() as u64, ..tail }))
+    }
+
+    /// Appends the sealed records to `bytes`; answers sequence and hash of the last.
+    fn seal(
+        &self,
+        sealing: Sealing<'_>,
+        records: &[(RecordKind, Vec<u8>)],
+        bytes: &mut Vec<u8>,
+    ) -> Result<(u64, [u8; 32]), StoreError> {
+        let key = sealing.keys.data.last().ok_or(FormatError::Authentication { what: "journal" })?;
         let (mut sequence, mut previous) = (self.sequence, self.previous);
         for (kind, payload) in records {
             sequence += 1;
@@ -281,10 +312,13 @@ impl Journal {
             previous = record_hash(&sealed);
             bytes.extend_from_slice(&sealed);
         }
-        self.world.vfs.replace(&path, &bytes).at(&path)?;
+        Ok((sequence, previous))
+    }
+
+    fn advance(&mut self, (sequence, previous): (u64, [u8; 32]), records: &[(RecordKind, Vec<u8>)]) {
         self.sequence = sequence;
         self.previous = previous;
-        Ok(())
+        self.records += records.len() as u64;
     }
 }
 

@@ -7,7 +7,7 @@ use super::quota::BookedLedger;
 use super::upload::unpack;
 use super::{Shared, State, Vault};
 use crate::error::{At, StoreError};
-use crate::journal::{Journal, Sealing, journal_directory};
+use crate::journal::{Journal, Opened, Sealing, journal_directory};
 use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, PackRow, PackState, Place, pack_of_key};
 use crate::meta::{BATCH_ROWS_MAX, Batch, Table};
 use crate::pack::{
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a recovery or rebuild did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Packs read because the index did not know them as sealed.
     pub packs: u64,
@@ -33,6 +33,8 @@ pub struct Recovered {
     pub orphans: u64,
     /// Journal records applied.
     pub records: u64,
+    /// What of the journal is damaged or missing, by file, for people.
+    pub journal_damage: Vec<String>,
 }
 
 /// A frame of a node pack that is waiting for its children.
@@ -73,20 +75,10 @@ impl Vault {
                 });
             }
         };
-        let mut records = Vec::new();
         let sealing = Sealing { aead: shared.aead, keys: &keys };
-        let journal = Journal::open(shared.world.clone(), id, &directory, shared.epoch, sealing, |record| {
-            if record.sequence > ledger.journal_sequence {
-                records.push(record);
-            }
-            Ok(())
-        })?;
-        if journal.sequence() < ledger.journal_sequence {
-            return Err(StoreError::Unavailable {
-                vault: id,
-                reason: "its journal is shorter than the index remembers; restore the missing journal files".into(),
-            });
-        }
+        let covered = ledger.journal_sequence;
+        let opened = Journal::open(shared.world.clone(), id, &directory, shared.epoch, sealing, covered, rebuild)?;
+        let Opened { journal, records, damage } = opened;
         let quota = shared.quotas.account(id);
         let vault = Vault {
             id,
@@ -112,10 +104,10 @@ impl Vault {
             shared,
             keys,
         };
-        let journal = vault.journal.lock();
-        let whole = ledger.journal_sequence.saturating_add(1) < journal.generation_start();
-        let sequence = journal.sequence();
-        drop(journal);
+        let (whole, sequence) = {
+            let journal = vault.journal.lock();
+            (covered.saturating_add(1) < journal.generation_start(), journal.sequence())
+        };
         let replay = vault.fold(&records, whole)?;
         let mut recovered = vault.adopt_packs(&replay.dropped)?;
         recovered.records = vault.replay(replay, sequence)?;
@@ -125,9 +117,22 @@ impl Vault {
             vault.meta().write(&id, batch)?;
         }
         vault.sync(vault.meta().written())?;
+        recovered.journal_damage = damage;
+        vault.heal_journal();
         let sessions = vault.reserved_by_sessions()?;
         vault.state.lock().ledger.open(sessions);
         Ok((vault, recovered))
+    }
+
+    /// Replaces a damaged journal by a new generation, written from rows that are up to date now.
+    fn heal_journal(&self) {
+        let mut journal = self.journal.lock();
+        if journal.wants_healing()
+            && let Err(error) = self.begin_generation(&mut journal)
+        {
+            // The next change tries again.
+            tracing::error!(vault = %self.id, %error, "a new generation of the damaged journal could not be written");
+        }
     }
 
     fn pack_rows(&self) -> Result<BTreeMap<PackId, PackRow>, StoreError> {

@@ -1,5 +1,5 @@
 //! States of a snapshot after its commit: softly deleted, held, tagged, gone. Every change is journalled first, all that
-//! one call changes in one segment, and then made visible in one small batch: O(1) per snapshot, whatever its size.
+//! one call changes at once, and then made visible in one small batch: O(1) per snapshot, whatever its size.
 //! The journal is the truth, so no answer waits for the index to be synced: what a crash takes from the rows is
 //! replayed at the next start.
 
@@ -23,7 +23,7 @@ const SNAPSHOTS_PER_BATCH: usize = 1000;
 const _: () = assert!(4 * SNAPSHOTS_PER_BATCH < BATCH_ROWS_MAX);
 
 impl Vault {
-    /// Journals `records` as one segment, then lets `fold` make them visible: it is handed the sequence to enter in
+    /// Journals `records`, all or none, then lets `fold` make them visible: it is handed the sequence to enter in
     /// the ledger with its batch. When `fold` fails the rows lack what the journal has, so a new generation, written
     /// from the rows, settles it before the next change.
     pub(super) fn journalled(
