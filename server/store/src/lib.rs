@@ -30,6 +30,9 @@ pub use recount::Recount;
 pub use settings::StoreSettings;
 pub use stats::StatsReading;
 pub use store::{OpenIndex, RebuildReport, Store, VaultReader};
-pub use vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, StoredObject};
+pub use vault::{
+    CommitInput, DamageReport, DamagedObject, DamagedPath, DamagedSnapshot, Delivered, Durable, IncomingObject,
+    PathDamage, Received, Recovered, ScrubProgress, ScrubStep, StoredObject,
+};
 pub use vault_deletion::DeletionReceipt;
 pub use vault_state::VaultState;

@@ -28,12 +28,14 @@ pub enum Table {
     Session,
     /// One row: exact byte counts, journal position.
     Ledger,
+    /// Object id -> the damaged frame; pack id -> what of the pack itself is damaged.
+    Damage,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 6] =
-        [Table::Object, Table::Zero, Table::Pack, Table::Snapshot, Table::Session, Table::Ledger];
+    pub const ALL: [Table; 7] =
+        [Table::Object, Table::Zero, Table::Pack, Table::Snapshot, Table::Session, Table::Ledger, Table::Damage];
 
     /// Stable name on disk.
     pub const fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Table {
             Table::Snapshot => "snapshot",
             Table::Session => "session",
             Table::Ledger => "ledger",
+            Table::Damage => "damage",
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Keys and values of the index. The only place that builds a key; every value begins with a version.
 
+mod damage;
 mod snapshot;
 
+pub(crate) use damage::DamageRow;
 pub use snapshot::{SnapshotRow, SoftDeleted};
 
 use repo_format::FormatError;
@@ -26,7 +28,7 @@ fn open<'a>(what: &'static str, bytes: &'a [u8]) -> Result<Reader<'a>, FormatErr
 }
 
 /// Where a frame is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     pub(crate) pack: PackId,
     /// Of the frame's header within the pack file.
@@ -46,6 +48,7 @@ impl Place {
 pub(crate) struct ObjectRow {
     pub(crate) kind: ObjectKind,
     pub(crate) codec: Codec,
+    /// Its frame does not verify: absent for uploads, and a new copy takes its place.
     pub(crate) damaged: bool,
     pub(crate) place: Place,
     pub(crate) plain_len: u32,

@@ -86,7 +86,7 @@ pub(crate) fn scan_pack(
 }
 
 /// The trailer, or `None` when the pack has none that is whole.
-fn read_trailer(file: &dyn VfsFile, file_len: u64) -> Result<Option<Trailer>, FormatError> {
+pub(crate) fn read_trailer(file: &dyn VfsFile, file_len: u64) -> Result<Option<Trailer>, FormatError> {
     let Some(footer_at) = file_len.checked_sub(FOOTER_BYTES as u64) else { return Ok(None) };
     let mut end = [0; FOOTER_BYTES];
     if file.read_at(footer_at, &mut end).is_err() {
@@ -108,7 +108,8 @@ fn read_trailer(file: &dyn VfsFile, file_len: u64) -> Result<Option<Trailer>, Fo
     }
 }
 
-fn scan_frames(bytes: &[u8]) -> Vec<FoundFrame> {
+/// Frames of a whole pack file whose keyless checksum matches.
+pub(crate) fn scan_frames(bytes: &[u8]) -> Vec<FoundFrame> {
     let mut frames = Vec::new();
     let mut at = PACK_HEADER_BYTES;
     while let Some(offset) = find_frame(bytes, at) {

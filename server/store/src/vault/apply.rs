@@ -185,6 +185,8 @@ pub(crate) struct Work<'v> {
     /// Frames whose rows this call has composed, by pack.
     recorded: BTreeMap<PackId, u64>,
     holds: BTreeMap<ObjectId, bool>,
+    /// Objects that lose their damage row.
+    healed: Vec<ObjectId>,
     ticket: Ticket,
 }
 
@@ -199,6 +201,7 @@ impl<'v> Work<'v> {
             packs: BTreeMap::new(),
             recorded: BTreeMap::new(),
             holds: BTreeMap::new(),
+            healed: Vec::new(),
             ticket: Ticket::default(),
         }
     }
@@ -231,6 +234,9 @@ impl<'v> Work<'v> {
                     let was = self.pack(old.place.pack, PackKind::of(old.kind))?;
                     was.live_bytes = was.live_bytes.saturating_sub(old.place.frame_len.into());
                     was.live_frames = was.live_frames.saturating_sub(1);
+                }
+                if old.damaged {
+                    self.healed.push(id);
                 }
                 self.ledger.replace(&old, &healed);
                 if let Some(object) = self.objects.get_mut(&id) {
@@ -298,7 +304,7 @@ impl<'v> Work<'v> {
     }
 
     fn rows(&self) -> usize {
-        2 * self.changed.len() + self.holds.len() + self.packs.len() + 1
+        2 * self.changed.len() + self.healed.len() + self.holds.len() + self.packs.len() + 1
     }
 
     pub(crate) fn write_if_above(&mut self, rows: usize) -> Result<(), StoreError> {
@@ -318,6 +324,9 @@ impl<'v> Work<'v> {
                 batch.delete(Table::Zero, *id.as_bytes());
             }
             object.zero_stored = zero;
+        }
+        for id in std::mem::take(&mut self.healed) {
+            batch.delete(Table::Damage, *id.as_bytes());
         }
         for (node, held) in std::mem::take(&mut self.holds) {
             let key = hold_key(&self.session, &node);

@@ -12,12 +12,15 @@ pub(crate) mod quota;
 mod read;
 mod recover;
 mod replay;
+mod scrub;
 mod states;
 mod upload;
 
 pub use commit::CommitInput;
+pub use damage::{DamageReport, DamagedObject, DamagedPath, DamagedSnapshot, PathDamage};
 pub use read::{Delivered, StoredObject};
 pub use recover::Recovered;
+pub use scrub::{ScrubProgress, ScrubStep};
 pub use upload::{Durable, IncomingObject, Received};
 
 use crate::cache::NodeCache;
@@ -42,6 +45,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use damage::DamageMemory;
+use scrub::Scrub;
 /// Packs given up after which a vault takes nothing more until the server is started again.
 const POISONED_MAX: u32 = 2;
 const TWO_WRITES_FAILED: &str =
@@ -79,6 +84,8 @@ pub(crate) struct Vault {
     state: Mutex<State>,
     appender: Mutex<Appender>,
     quota: Account,
+    damage_memory: DamageMemory,
+    scrub: Mutex<Scrub>,
 }
 
 /// What the monitor guards.

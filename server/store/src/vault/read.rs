@@ -1,10 +1,10 @@
 //! Reading objects: rows, coalesced reads, authentication, and a cache of decoded objects.
 
 use super::Vault;
+use super::damage::is_damage;
 use super::upload::unpack;
 use crate::error::StoreError;
 use crate::meta::rows::ObjectRow;
-use crate::meta::{Batch, Table};
 use crate::pack::read_frame;
 use repo_format::compress::Codec;
 use repo_format::id::{ChunkId, NodeId, ObjectId, ObjectKind};
@@ -51,14 +51,15 @@ impl Vault {
         for (id, row) in ids.iter().zip(self.object_rows(&ids)?) {
             match row {
                 None => each(Delivered::Absent(*id))?,
-                Some(row) if row.damaged => each(Delivered::Damaged(*id))?,
+                Some(row) if row.is_lost() => each(Delivered::Damaged(*id))?,
                 Some(row) => {
                     places.push(row.place);
                     wanted.push((*id, row));
                 }
             }
         }
-        self.files.read_frames(&places, |index, bytes| {
+        let (mut damaged, mut sound) = (Vec::new(), Vec::new());
+        let outcome = self.files.read_frames(&places, |index, bytes| {
             let (id, row) = &wanted[index];
             let opened = match bytes {
                 Ok(bytes) => read_frame(bytes, id, row, self.shared.aead, &self.id, &self.keys).map_err(StoreError::from),
@@ -66,6 +67,9 @@ impl Vault {
             };
             match opened {
                 Ok(payload) => {
+                    if row.damaged {
+                        sound.push((*id, row.place));
+                    }
                     self.shared.stats.read(payload.len() as u64);
                     each(Delivered::Object(StoredObject {
                         id: *id,
@@ -75,30 +79,19 @@ impl Vault {
                         payload,
                     }))
                 }
+                Err(_) if row.damaged => each(Delivered::Damaged(*id)),
                 Err(error) => {
                     tracing::error!(vault = %self.id, object = %id, pack = %row.place.pack, offset = row.place.offset, %error, "a stored object cannot be read");
-                    // A file that cannot be opened now may be readable later; changed bytes are damage.
-                    if matches!(error, StoreError::Format(_)) {
-                        self.mark_damaged(id, row)?;
+                    if is_damage(&error) {
+                        damaged.push((*id, row.place));
                     }
                     each(Delivered::Damaged(*id))
                 }
             }
-        })
-    }
-
-    /// From now on the object counts as absent for uploads and heals when it is sent again. Its count stays.
-    fn mark_damaged(&self, id: &ObjectId, seen: &ObjectRow) -> Result<(), StoreError> {
-        let _state = self.state.lock();
-        let Some(row) = self.object_rows(&[*id])?.into_iter().next().flatten() else { return Ok(()) };
-        if row.place != seen.place || row.damaged {
-            return Ok(());
-        }
-        let mut batch = Batch::default();
-        batch.put(Table::Object, *id.as_bytes(), ObjectRow { damaged: true, ..row }.encode());
-        self.meta().write(&self.id, batch)?;
-        self.shared.stats.damaged();
-        Ok(())
+        });
+        self.mark_damaged(&damaged)?;
+        self.lift_marks(&sound)?;
+        outcome
     }
 
     /// One object's plaintext through the cache; several askers share one read.

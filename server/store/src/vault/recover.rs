@@ -2,6 +2,7 @@
 //! same steps over all packs and the whole journal are the rebuild, so there is one way back to a consistent index.
 
 use super::apply::Work;
+use super::damage::DamageMemory;
 use super::fence::Gate;
 use super::quota::BookedLedger;
 use super::upload::unpack;
@@ -103,6 +104,8 @@ impl Vault {
             gate: Gate::new(id, shared.meta.clone(), shared.index_volume.clone()),
             shared,
             keys,
+            damage_memory: DamageMemory::default(),
+            scrub: Mutex::default(),
         };
         let (whole, sequence) = {
             let journal = vault.journal.lock();
@@ -252,7 +255,7 @@ impl Vault {
         Ok(added)
     }
 
-    fn open_frame(&self, id: &ObjectId, row: &ObjectRow) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn open_frame(&self, id: &ObjectId, row: &ObjectRow) -> Result<Vec<u8>, StoreError> {
         let mut payload = Err(StoreError::Damaged(*id));
         self.files.read_frames(&[row.place], |_, bytes| {
             payload = bytes.and_then(|bytes| {

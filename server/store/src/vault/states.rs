@@ -6,7 +6,7 @@
 use super::{State, Vault};
 use crate::error::StoreError;
 use crate::journal::Journal;
-use crate::meta::rows::{LEDGER_KEY, ObjectRow, SnapshotRow, SoftDeleted};
+use crate::meta::rows::{DamageRow, LEDGER_KEY, ObjectRow, SnapshotRow, SoftDeleted};
 use crate::meta::{BATCH_ROWS_MAX, Batch, Table, Ticket};
 use repo_format::id::{ObjectId, ObjectKind, SnapshotId, UploadSessionId};
 use repo_format::journal::RecordKind;
@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// Where a snapshot's row is to go: another state, or `None` for away.
 pub(super) type Target = (SnapshotId, Option<SnapshotRow>);
 
-/// Snapshots changed in one batch: each changes its own row, its root's, a zero row and its session's.
-const SNAPSHOTS_PER_BATCH: usize = 1000;
-const _: () = assert!(4 * SNAPSHOTS_PER_BATCH < BATCH_ROWS_MAX);
+/// Snapshots changed in one batch: each changes its own row, its root's, a zero row, a damage row and its session's.
+const SNAPSHOTS_PER_BATCH: usize = 800;
+const _: () = assert!(5 * SNAPSHOTS_PER_BATCH < BATCH_ROWS_MAX);
 
 impl Vault {
     /// Journals `records`, all or none, then lets `fold` make them visible: it is handed the sequence to enter in
@@ -61,6 +61,7 @@ impl Vault {
                 records.push((RecordKind::Tag, TagRecord { snapshot, tags }.encode()?));
             }
         }
+        records.extend(self.damage_states()?);
         journal.begin_generation(self.sealing(), records)?;
         Ok(())
     }
@@ -259,6 +260,8 @@ impl Vault {
             if stored.is_none() {
                 tracing::error!(vault = %self.id, root = %id, "the root of a snapshot is in no pack; it counts as damaged");
                 ledger.add(&row);
+                let found_ns = self.shared.world.clock.now_ns();
+                batch.put(Table::Damage, *id.as_bytes(), DamageRow { place: row.place, found_ns }.encode());
             }
             match (was, is) {
                 (0, 1..) => {

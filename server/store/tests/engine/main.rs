@@ -3,6 +3,7 @@
 //! | module | what it shows |
 //! |---|---|
 //! | `bed` | the test bed: a store in a temporary folder, and small trees to upload |
+//! | `care` | scrub, damage marks and reports, healing |
 //! | `upload` | the path from chunk to snapshot and back, and every refusal |
 //! | `recovery` | restarts without closing, torn packs, lost index, damaged frames |
 //! | `failure` | the index fails, is lost or damaged; the keyring is old or gone |
@@ -16,6 +17,7 @@
 mod bed;
 mod deletion;
 mod failure;
+mod care;
 mod faults;
 mod history;
 mod races;
