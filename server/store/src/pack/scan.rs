@@ -7,6 +7,7 @@ use repo_format::FormatError;
 use repo_format::compress::Codec;
 use repo_format::frame::{FRAME_HEADER_BYTES, FrameView, find_frame};
 use repo_format::id::{ObjectId, ObjectKind, PackId, VaultId};
+use repo_format::limits::STRIPE_BYTES;
 use repo_format::pack::{
     FOOTER_BYTES, Footer, PACK_HEADER_BYTES, PackHeader, PackKind, Trailer, TrailerBuilder, TrailerEntry,
 };
@@ -23,6 +24,13 @@ pub(crate) struct FoundFrame {
     pub(crate) key_epoch: u32,
     pub(crate) offset: u32,
     pub(crate) frame_len: u32,
+}
+
+impl FoundFrame {
+    /// First byte after the frame.
+    pub(crate) const fn end(&self) -> u64 {
+        self.offset as u64 + self.frame_len as u64
+    }
 }
 
 impl From<&TrailerEntry> for FoundFrame {
@@ -68,21 +76,37 @@ pub(crate) fn scan_pack(
     let mut start = [0; PACK_HEADER_BYTES];
     file.read_at(0, &mut start).at(&path)?;
     let header = match PackHeader::parse(&start) {
-        Ok(header) if header.vault == *vault && header.pack == *pack => header,
+        Ok(header) if header.vault == *vault && header.pack == *pack => Some(header),
         Ok(_) => return Err(FormatError::invalid("pack", "belongs to another vault or has another name")).at(&path),
-        Err(FormatError::BadMagic { .. } | FormatError::Checksum { .. }) => return Ok(None),
+        Err(FormatError::BadMagic { .. } | FormatError::Checksum { .. }) => None,
         Err(error) => return Err(error).at(&path),
     };
-    if let Some(trailer) = read_trailer(&*file, file_len).at(&path)? {
-        let frames: Vec<FoundFrame> = trailer.entries.iter().map(FoundFrame::from).collect();
-        let frames_end = trailer.entries.last().map_or(PACK_HEADER_BYTES as u64, TrailerEntry::end);
-        return Ok(Some(PackScan { kind: header.kind, sealed: true, file_len, frames_end, frames }));
+    let (sealed, frames) = match read_trailer(&*file, file_len).at(&path)? {
+        Some(trailer) => (true, trailer.entries.iter().map(FoundFrame::from).collect()),
+        None => (false, scan_frames(&read_readable(&*file, file_len))),
+    };
+    // A header that is not there in front of frames that are is damage, not a torn creation.
+    let kind = match (header, frames.first()) {
+        (Some(header), _) => header.kind,
+        (None, Some(frame)) => {
+            tracing::error!(%vault, %pack, "the header of a pack is damaged; its frames are read all the same");
+            PackKind::of(frame.kind)
+        }
+        (None, None) => return Ok(None),
+    };
+    let frames_end = frames.last().map_or(PACK_HEADER_BYTES as u64, |frame: &FoundFrame| frame.end());
+    Ok(Some(PackScan { kind, sealed, file_len, frames_end, frames }))
+}
+
+/// The whole file, with zeros where the disk gives nothing.
+pub(crate) fn read_readable(file: &dyn VfsFile, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    for (index, piece) in bytes.chunks_mut(STRIPE_BYTES as usize).enumerate() {
+        if file.read_at(index as u64 * STRIPE_BYTES, piece).is_err() {
+            piece.fill(0);
+        }
     }
-    let mut bytes = vec![0; file_len as usize];
-    file.read_at(0, &mut bytes).at(&path)?;
-    let frames = scan_frames(&bytes);
-    let frames_end = frames.last().map_or(PACK_HEADER_BYTES as u64, |frame| u64::from(frame.offset + frame.frame_len));
-    Ok(Some(PackScan { kind: header.kind, sealed: false, file_len, frames_end, frames }))
+    bytes
 }
 
 /// The trailer, or `None` when the pack has none that is whole.

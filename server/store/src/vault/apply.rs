@@ -3,7 +3,7 @@
 
 use super::{State, Vault};
 use crate::error::StoreError;
-use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, PackRow, PackState, hold_key, pack_key};
+use crate::meta::rows::{DamageRow, LEDGER_KEY, Ledger, ObjectRow, PackRow, PackState, hold_key, pack_key};
 use crate::meta::{BATCH_ROWS_MAX, Batch, Table, Ticket};
 use repo_format::id::{ChunkId, NodeId, ObjectId, ObjectKind, PackId, UploadSessionId};
 use repo_format::limits::NODE_CHILDREN_MAX;
@@ -187,6 +187,8 @@ pub(crate) struct Work<'v> {
     holds: BTreeMap<ObjectId, bool>,
     /// Objects that lose their damage row.
     healed: Vec<ObjectId>,
+    /// Objects that get one.
+    lost: Vec<ObjectId>,
     ticket: Ticket,
 }
 
@@ -202,6 +204,7 @@ impl<'v> Work<'v> {
             recorded: BTreeMap::new(),
             holds: BTreeMap::new(),
             healed: Vec::new(),
+            lost: Vec::new(),
             ticket: Ticket::default(),
         }
     }
@@ -246,6 +249,14 @@ impl<'v> Work<'v> {
         }
         self.touch(&id);
         Ok(())
+    }
+
+    /// A row for an object that something refers to and no pack has.
+    pub(crate) fn lose(&mut self, id: ObjectId, row: ObjectRow) {
+        self.ledger.add(&row);
+        self.objects.insert(id, Object { row, zero_stored: false, changed: false });
+        self.lost.push(id);
+        self.touch(&id);
     }
 
     /// A frame of the pack will never have a row.
@@ -304,7 +315,7 @@ impl<'v> Work<'v> {
     }
 
     fn rows(&self) -> usize {
-        2 * self.changed.len() + self.healed.len() + self.holds.len() + self.packs.len() + 1
+        2 * self.changed.len() + self.healed.len() + self.lost.len() + self.holds.len() + self.packs.len() + 1
     }
 
     pub(crate) fn write_if_above(&mut self, rows: usize) -> Result<(), StoreError> {
@@ -327,6 +338,11 @@ impl<'v> Work<'v> {
         }
         for id in std::mem::take(&mut self.healed) {
             batch.delete(Table::Damage, *id.as_bytes());
+        }
+        for id in std::mem::take(&mut self.lost) {
+            let Some(place) = self.objects.get(&id).map(|object| object.row.place) else { continue };
+            let found_ns = self.vault.now_ns();
+            batch.put(Table::Damage, *id.as_bytes(), DamageRow { place, found_ns }.encode());
         }
         for (node, held) in std::mem::take(&mut self.holds) {
             let key = hold_key(&self.session, &node);

@@ -46,6 +46,10 @@ pub(crate) fn is_damage(error: &StoreError) -> bool {
 }
 
 impl Vault {
+    pub(super) fn now_ns(&self) -> i64 {
+        self.shared.world.clock.now_ns()
+    }
+
     /// From now on these objects count as absent for uploads, and heal when they are sent again; their counts stay.
     /// Marks only what still lies where it was seen. Answers how many marks are new.
     pub(crate) fn mark_damaged(&self, seen: &[(ObjectId, Place)]) -> Result<u64, StoreError> {
@@ -93,7 +97,7 @@ impl Vault {
         sequence: Option<u64>,
     ) -> Result<u64, StoreError> {
         let current = self.unmarked(state, seen)?;
-        let found_ns = self.shared.world.clock.now_ns();
+        let found_ns = self.now_ns();
         let mut batch = Batch::default();
         for (id, row) in &current {
             batch.put(Table::Object, *id.as_bytes(), ObjectRow { damaged: true, ..*row }.encode());
@@ -207,7 +211,7 @@ impl Vault {
         }
         let frame_len = u32::try_from(PackRow::decode(&row)?.durable_len).unwrap_or(u32::MAX);
         let place = Place { pack: *pack, offset: 0, frame_len };
-        let mark = DamageRow { place, found_ns: self.shared.world.clock.now_ns() };
+        let mark = DamageRow { place, found_ns: self.now_ns() };
         let mut batch = Batch::default();
         batch.put(Table::Damage, pack_key(pack), mark.encode());
         self.meta().write(&self.id, batch)?;

@@ -12,6 +12,7 @@ pub(crate) mod quota;
 mod read;
 mod recover;
 mod replay;
+mod salvage;
 mod scrub;
 mod states;
 mod upload;

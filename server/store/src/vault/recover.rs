@@ -5,6 +5,7 @@ use super::apply::Work;
 use super::damage::DamageMemory;
 use super::fence::Gate;
 use super::quota::BookedLedger;
+use super::replay::Replay;
 use super::upload::unpack;
 use super::{Shared, State, Vault};
 use crate::error::{At, StoreError};
@@ -39,9 +40,19 @@ pub struct Recovered {
 }
 
 /// A frame of a node pack that is waiting for its children.
-struct WaitingNode {
-    pack: PackId,
-    frame: FoundFrame,
+pub(super) struct WaitingNode {
+    pub(super) pack: PackId,
+    pub(super) frame: FoundFrame,
+}
+
+/// What became of a node that was tried.
+enum Adopted {
+    Added,
+    /// Another frame of it has the row.
+    Known,
+    /// A child has no row yet.
+    NotYet,
+    Unreadable,
 }
 
 impl Vault {
@@ -112,7 +123,7 @@ impl Vault {
             (covered.saturating_add(1) < journal.generation_start(), journal.sequence())
         };
         let replay = vault.fold(&records, whole)?;
-        let mut recovered = vault.adopt_packs(&replay.dropped)?;
+        let mut recovered = vault.adopt_packs(&replay)?;
         recovered.records = vault.replay(replay, sequence)?;
         if rebuild || recovered != Recovered::default() {
             let mut batch = Batch::default();
@@ -153,12 +164,12 @@ impl Vault {
         Ok((directory, names.iter().filter_map(|name| pack_of_name(name)).collect()))
     }
 
-    fn adopt_packs(&self, dropped: &BTreeSet<PackId>) -> Result<Recovered, StoreError> {
+    fn adopt_packs(&self, replay: &Replay) -> Result<Recovered, StoreError> {
         let rows = self.pack_rows()?;
         let (directory, on_disk) = self.packs_on_disk()?;
         for (pack, row) in &rows {
             if row.live_frames > 0 && !on_disk.contains(pack) {
-                if dropped.contains(pack) {
+                if replay.dropped.contains(pack) {
                     return Err(StoreError::Unavailable {
                         vault: self.id,
                         reason: "its index is older than its packs; stop the server and run `holdfastd rebuild-index`"
@@ -186,10 +197,10 @@ impl Vault {
             let before = waiting.len();
             let mut still = Vec::new();
             for node in waiting {
-                if self.adopt_node(&node)? {
-                    recovered.objects += 1;
-                } else {
-                    still.push(node);
+                match self.adopt_node(&node)? {
+                    Adopted::Added => recovered.objects += 1,
+                    Adopted::NotYet => still.push(node),
+                    Adopted::Known | Adopted::Unreadable => {}
                 }
             }
             waiting = still;
@@ -197,7 +208,9 @@ impl Vault {
                 break;
             }
         }
-        recovered.orphans = waiting.len() as u64;
+        let (salvaged, orphans) = self.salvage(&replay.roots(), waiting)?;
+        recovered.objects += salvaged;
+        recovered.orphans = orphans;
         Ok(recovered)
     }
 
@@ -233,9 +246,20 @@ impl Vault {
         let ids: Vec<ObjectId> = scan.frames.iter().map(|frame| frame.id).collect();
         work.load(&ids)?;
         for frame in &scan.frames {
-            let known = work.row(&frame.id).is_some();
+            let known = work.row(&frame.id).copied();
             match frame.kind {
-                _ if known => {}
+                _ if known.is_some_and(|row| !row.is_lost()) => {
+                    // Of two frames of one object the one that verifies counts.
+                    let Some(known) =
+                        known.filter(|known| (known.place.pack, known.place.offset) != (*pack, frame.offset))
+                    else {
+                        continue;
+                    };
+                    let row = object_row(*pack, frame, known.logical_bytes);
+                    if self.open_frame(&frame.id, &known).is_err() && self.open_frame(&frame.id, &row).is_ok() {
+                        work.record(frame.id, row)?;
+                    }
+                }
                 ObjectKind::Node => waiting.push(WaitingNode { pack: *pack, frame: *frame }),
                 ObjectKind::Chunk => {
                     let row = object_row(*pack, frame, 0);
@@ -266,17 +290,25 @@ impl Vault {
         payload
     }
 
-    /// Gives a node its row and takes its references, if all its children have rows. `false`: not yet.
-    fn adopt_node(&self, node: &WaitingNode) -> Result<bool, StoreError> {
-        let mut row = object_row(node.pack, &node.frame, 0);
+    /// Row and plaintext of a node that waits, or `None` when its frame does not verify.
+    pub(super) fn read_waiting(&self, node: &WaitingNode) -> Option<(ObjectRow, Vec<u8>)> {
+        let row = object_row(node.pack, &node.frame, 0);
         let mut plaintext = Vec::new();
         let opened = self
             .open_frame(&node.frame.id, &row)
             .and_then(|payload| Ok(unpack(row.codec, &payload, row.plain_len, &mut plaintext)?));
-        if let Err(error) = opened {
-            tracing::error!(vault = %self.id, node = %node.frame.id, pack = %node.pack, %error, "a node cannot be read");
-            return Ok(false);
+        match opened {
+            Ok(()) => Some((row, plaintext)),
+            Err(error) => {
+                tracing::error!(vault = %self.id, node = %node.frame.id, pack = %node.pack, %error, "a node cannot be read");
+                None
+            }
         }
+    }
+
+    /// Gives a node its row and takes its references, if all its children have rows.
+    fn adopt_node(&self, node: &WaitingNode) -> Result<Adopted, StoreError> {
+        let Some((mut row, plaintext)) = self.read_waiting(node) else { return Ok(Adopted::Unreadable) };
         let view = NodeView::parse(&plaintext)?;
         row.logical_bytes = view.logical_bytes;
         let children: Vec<ObjectId> =
@@ -288,10 +320,10 @@ impl Vault {
         ids.push(node.frame.id);
         work.load(&ids)?;
         if work.row(&node.frame.id).is_some_and(|row| !row.is_lost()) {
-            return Ok(true);
+            return Ok(Adopted::Known);
         }
         if !children.iter().all(|child| work.row(child).is_some()) {
-            return Ok(false);
+            return Ok(Adopted::NotYet);
         }
         work.record(node.frame.id, row)?;
         for child in &children {
@@ -299,7 +331,7 @@ impl Vault {
         }
         work.finish(&HashMap::new())?;
         state.ledger.set(work.ledger);
-        Ok(true)
+        Ok(Adopted::Added)
     }
 }
 

@@ -5,7 +5,7 @@ use super::Vault;
 use super::states::Target;
 use crate::error::StoreError;
 use crate::meta::rows::{SnapshotRow, SoftDeleted};
-use repo_format::id::{PackId, SnapshotId};
+use repo_format::id::{ObjectId, PackId, SnapshotId};
 use repo_format::journal::{CommitRecord, JournalRecord, RecordKind};
 use repo_format::record::{
     DamageRecord, DamagedFrame, HoldRecord, PackDropRecord, SoftDeleteRecord, TagRecord, TombstoneRecord,
@@ -25,6 +25,13 @@ pub(super) struct Replay {
     /// The vault is to be deleted.
     pub(super) deletion: Option<VaultDeletionRecord>,
     records: u64,
+}
+
+impl Replay {
+    /// Roots of the snapshots that stay.
+    pub(super) fn roots(&self) -> Vec<ObjectId> {
+        self.snapshots.values().flatten().map(|row| ObjectId::from(row.root)).collect()
+    }
 }
 
 impl Vault {

@@ -5,7 +5,7 @@ use super::Vault;
 use crate::error::{At, StoreError};
 use crate::meta::rows::{PackRow, PackState, Place, pack_key, pack_of_key};
 use crate::meta::{Batch, Table};
-use crate::pack::{FoundFrame, pack_path, packs_directory, read_trailer, scan_frames};
+use crate::pack::{FoundFrame, pack_path, packs_directory, read_readable, read_trailer, scan_frames};
 use crate::world::VfsFile;
 use repo_format::frame::FrameView;
 use repo_format::id::{ObjectId, PackId};
@@ -173,7 +173,7 @@ impl Vault {
         if let Some(trailer) = read_trailer(&*file, file_len).at(&path)? {
             return Ok(Some(PackCheck { pack, path, file, trailer, stripe: 0, bad: Vec::new() }));
         }
-        let bytes = read_what_can_be_read(&*file, file_len);
+        let bytes = read_readable(&*file, file_len);
         step.bytes += file_len;
         let intact: HashMap<ObjectId, FoundFrame> =
             scan_frames(&bytes).into_iter().map(|frame| (frame.id, frame)).collect();
@@ -292,15 +292,4 @@ impl Vault {
         }
         Ok(())
     }
-}
-
-/// The whole file, with zeros where the disk gives nothing.
-fn read_what_can_be_read(file: &dyn VfsFile, len: u64) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    for (index, piece) in bytes.chunks_mut(STRIPE_BYTES as usize).enumerate() {
-        if file.read_at(index as u64 * STRIPE_BYTES, piece).is_err() {
-            piece.fill(0);
-        }
-    }
-    bytes
 }
