@@ -1,5 +1,6 @@
 //! `Store`: the thin verbs over vaults that callers use.
 
+mod care;
 mod quota;
 mod states;
 
@@ -17,10 +18,7 @@ use crate::settings::StoreSettings;
 use crate::stats::StatsReading;
 use crate::sync::Mutex;
 use crate::vault::fence::Fence;
-use crate::vault::{
-    CommitInput, DamageReport, Delivered, Durable, IncomingObject, Received, Recovered, ScrubProgress, ScrubStep,
-    Shared, Vault,
-};
+use crate::vault::{CommitInput, Delivered, Durable, IncomingObject, Received, Recovered, Shared, Vault};
 use crate::vault_deletion::Deletions;
 use crate::vault_state::without_key;
 use crate::world::World;
@@ -492,32 +490,6 @@ impl Store {
     /// A vault's exact byte counts.
     pub fn usage(&self, vault: &VaultId) -> Result<Ledger, StoreError> {
         Ok(self.vault(vault)?.ledger())
-    }
-
-    /// Verifies about `bytes_max` bytes of the packs that were last verified before `before_ns` (nanoseconds since 1970),
-    /// oldest first, going on where the last step stopped; what is found damaged is marked. The caller paces the steps.
-    pub fn scrub_step(&self, vault: &VaultId, before_ns: i64, bytes_max: u64) -> Result<ScrubStep, StoreError> {
-        self.vault(vault)?.scrub_step(before_ns, bytes_max)
-    }
-
-    /// How much of a vault was verified at or after `since_ns`. Survives restarts.
-    pub fn scrub_progress(&self, vault: &VaultId, since_ns: i64) -> Result<ScrubProgress, StoreError> {
-        self.vault(vault)?.scrub_progress(since_ns)
-    }
-
-    /// Damaged objects, and the snapshots and paths they reach, at most `paths_max` of them.
-    pub fn damage(&self, vault: &VaultId, paths_max: usize) -> Result<DamageReport, StoreError> {
-        self.vault(vault)?.damage(paths_max)
-    }
-
-    /// Number of objects marked damaged: cheap, for metrics and status.
-    pub fn damaged_objects(&self, vault: &VaultId) -> Result<u64, StoreError> {
-        Ok(self.vault(vault)?.damaged_objects()?.len() as u64)
-    }
-
-    /// Objects of an upload session's base snapshot that are damaged now: it may send them although nothing changed.
-    pub fn damaged_in_base(&self, vault: &VaultId, session: &UploadSessionId) -> Result<Vec<ObjectId>, StoreError> {
-        self.vault(vault)?.damaged_in_base(session)
     }
 
     /// Counts a vault again from snapshots and nodes, and compares.
