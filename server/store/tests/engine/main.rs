@@ -15,9 +15,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
 mod bed;
+mod care;
 mod deletion;
 mod failure;
-mod care;
 mod faults;
 mod history;
 mod races;
