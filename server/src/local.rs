@@ -111,16 +111,33 @@ impl LocalServer {
         self.call(Method::POST, path, body.into()).await
     }
 
+    /// `POST` without a body and without an answer but success.
+    pub async fn post_nothing(&self, path: &str) -> Result<(), LocalError> {
+        self.succeed(Method::POST, path, Bytes::new()).await.map(|_| ())
+    }
+
+    /// `PUT` of a JSON body.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, LocalError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        self.call(Method::PUT, path, body.into()).await
+    }
+
     fn broken(&self, reason: impl std::fmt::Display) -> LocalError {
         LocalError::Broken { address: self.address.clone(), reason: reason.to_string() }
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, LocalError> {
+        let bytes = self.succeed(method, path, body).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(error))
+    }
+
+    /// The body of an answer that must be a success.
+    async fn succeed(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, LocalError> {
         let exchange = self.exchange(method, path, body);
         let (status, bytes) =
             tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| self.broken("it took too long"))??;
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|error| self.broken(error));
+            return Ok(bytes);
         }
         match serde_json::from_slice(&bytes) {
             Ok(problem) => Err(LocalError::Refused(Box::new(problem))),

@@ -9,7 +9,10 @@ mod error;
 mod master_key;
 pub mod quota;
 pub mod restore;
+pub mod retention;
+pub mod states;
 pub mod upload;
+pub mod vaults;
 
 pub use auth::{Grant, Need, OperatorGrant, Principal};
 pub use error::AppError;
@@ -22,6 +25,7 @@ use control::{Control, SecretDigest, TokenSecret};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::Store;
+use tokio::sync::Notify;
 
 /// Everything use cases work on; one per process.
 pub struct App {
@@ -39,6 +43,8 @@ pub struct App {
     pub(crate) creation: tokio::sync::Mutex<()>,
     pub(crate) uploads: RunningUploads,
     pub(crate) totals: tokio::sync::Mutex<TakenTotals>,
+    /// Rung when there may be something to collect.
+    pub(crate) housekeeping: Notify,
     draining: AtomicBool,
     master_confirmed: AtomicBool,
 }
@@ -76,6 +82,7 @@ impl App {
             creation: tokio::sync::Mutex::new(()),
             uploads: RunningUploads::default(),
             totals: tokio::sync::Mutex::new(None),
+            housekeeping: Notify::new(),
             draining: AtomicBool::new(false),
             master_confirmed: AtomicBool::new(confirmed),
         })

@@ -1,12 +1,10 @@
-//! `holdfastd user`, `vault`, `token` and `operator-link`: all through the API of the running server.
+//! `holdfastd user`, `token` and `operator-link`: all through the API of the running server.
 
 use crate::cli::{CommandError, table};
 use crate::config::CommonSettings;
 use crate::data_folder::DataFolder;
 use crate::local::LocalServer;
-use api::accounts::{
-    CreateToken, CreateUser, CreateVault, NewToken, OperatorLink, Right, TokenInfo, Tokens, User, Users, Vault, Vaults,
-};
+use api::accounts::{CreateToken, CreateUser, NewToken, OperatorLink, Right, TokenInfo, Tokens, User, Users};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -26,25 +24,6 @@ pub(crate) struct AddUser {
     /// Customer; created when new [default: default].
     #[arg(long, value_name = "NAME")]
     customer: Option<String>,
-    #[command(flatten)]
-    output: Output,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum VaultCommand {
-    /// Create a further vault for a user.
-    Add(AddVault),
-    /// List vaults and what they hold.
-    List(Output),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct AddVault {
-    /// Name, unique within the user.
-    name: String,
-    /// The user: USER, or CUSTOMER/USER.
-    #[arg(long, value_name = "USER")]
-    user: String,
     #[command(flatten)]
     output: Output,
 }
@@ -100,7 +79,7 @@ enum RightName {
 pub(crate) struct Output {
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// What `user add --json` prints.
@@ -112,7 +91,7 @@ struct AddedUser {
     fingerprint: String,
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), CommandError> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CommandError> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
     writeln!(io::stdout(), "{text}")?;
     Ok(())
@@ -137,7 +116,7 @@ fn rights_text(rights: &[Right]) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-fn find(settings: &CommonSettings) -> Result<LocalServer, CommandError> {
+pub(crate) fn find(settings: &CommonSettings) -> Result<LocalServer, CommandError> {
     Ok(LocalServer::find(&DataFolder::new(settings.data.clone()))?)
 }
 
@@ -169,41 +148,6 @@ pub(crate) async fn user(settings: &CommonSettings, command: UserCommand) -> Res
                 vec![format!("{}/{}", user.customer, user.name), user.vault.clone(), table::time(Some(user.created_ns))]
             };
             table::print(&["USER", "VAULT", "CREATED (UTC)"], &users.users.iter().map(row).collect::<Vec<_>>())?;
-        }
-    }
-    Ok(())
-}
-
-pub(crate) async fn vault(settings: &CommonSettings, command: VaultCommand) -> Result<(), CommandError> {
-    let server = find(settings)?;
-    match command {
-        VaultCommand::Add(AddVault { name, user, output }) => {
-            let vault: Vault = server.post("/vaults", &CreateVault { name, user }).await?;
-            if output.json {
-                return print_json(&vault);
-            }
-            let mut out = io::stdout().lock();
-            writeln!(out, "Vault {} of {}: {}", vault.name, vault.user, vault.id)?;
-            writeln!(out, "A token for it:\n\n    holdfastd token add LABEL --vault {}\n", vault.id)?;
-        }
-        VaultCommand::List(output) => {
-            let vaults: Vaults = server.get("/vaults").await?;
-            if output.json {
-                return print_json(&vaults);
-            }
-            let row = |vault: &Vault| {
-                vec![
-                    vault.user.clone(),
-                    vault.name.clone(),
-                    vault.id.clone(),
-                    vault.snapshots.to_string(),
-                    vault.logical_bytes.to_string(),
-                    vault.physical_bytes.to_string(),
-                    vault.pending_bytes.to_string(),
-                ]
-            };
-            let head = ["USER", "NAME", "VAULT", "SNAPSHOTS", "LOGICAL BYTES", "PHYSICAL BYTES", "PENDING BYTES"];
-            table::print(&head, &vaults.vaults.iter().map(row).collect::<Vec<_>>())?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 mod accounts;
 mod master_key;
 mod table;
+mod vault;
 
 use crate::config::{CommonArguments, CommonSettings, ConfigError, ServeArguments, Settings};
 use crate::data_folder::DataFolderError;
@@ -29,9 +30,12 @@ enum Command {
     /// Users, each with a vault of its own (needs the running server).
     #[command(subcommand)]
     User(accounts::UserCommand),
-    /// Vaults (needs the running server).
+    /// Vaults: what they hold and keep, their snapshots (needs the running server).
     #[command(subcommand)]
-    Vault(accounts::VaultCommand),
+    Vault(vault::VaultCommand),
+    /// The clock that retention goes by (needs the running server).
+    #[command(subcommand)]
+    Clock(vault::ClockCommand),
     /// Tokens of agents and operators (needs the running server).
     #[command(subcommand)]
     Token(accounts::TokenCommand),
@@ -101,7 +105,8 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
         match command {
             Command::Serve(_) => Ok(()),
             Command::User(command) => accounts::user(&settings, command).await,
-            Command::Vault(command) => accounts::vault(&settings, command).await,
+            Command::Vault(command) => vault::vault(&settings, command).await,
+            Command::Clock(command) => vault::clock(&settings, command).await,
             Command::Token(command) => accounts::token(&settings, command).await,
             Command::OperatorLink => accounts::operator_link(&settings).await,
             Command::MasterKey(command) => master_key::master_key(&settings, command).await,
@@ -112,4 +117,15 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::RebuildIndex => crate::run::rebuild_index(&settings).map_err(CommandError::from),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -11,7 +11,10 @@ mod objects;
 mod openapi;
 mod problem;
 mod range;
+mod retention;
+mod states;
 mod upload;
+mod vault;
 
 use crate::app::App;
 use crate::http::problem::Refusal;
@@ -66,9 +69,20 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(upload::commit))
         .routes(routes!(objects::objects))
         .routes(routes!(browse::snapshots))
-        .routes(routes!(browse::one_snapshot))
+        .routes(routes!(browse::one_snapshot, states::delete))
+        .routes(routes!(states::undelete))
+        .routes(routes!(states::purge))
+        .routes(routes!(states::hold))
+        .routes(routes!(states::tags))
         .routes(routes!(browse::entries))
         .routes(routes!(browse::content))
+        .routes(routes!(retention::show, retention::set))
+        .routes(routes!(retention::make_plan))
+        .routes(routes!(retention::run))
+        .routes(routes!(vault::show))
+        .routes(routes!(vault::undelete_days))
+        .routes(routes!(vault::clock))
+        .routes(routes!(vault::confirm_clock))
 }
 
 /// The description of the API, OpenAPI 3.1, as pretty JSON with a line end.

@@ -7,4 +7,5 @@ mod accounts;
 mod harness;
 mod lifecycle;
 mod refusals;
+mod states;
 mod upload;

@@ -57,7 +57,12 @@ async fn a_foreign_vault_looks_like_none() {
         (Method::POST, format!("/uploads/{session}/have")),
         (Method::POST, format!("/uploads/{session}/chunks")),
         (Method::POST, format!("/uploads/{session}/nodes")),
+        (Method::GET, "/retention".into()),
+        (Method::GET, String::new()),
     ] {
+        // An operator looks after every vault, but reads and writes none.
+        let is_about_the_vault =
+            rest.is_empty() || rest == "/retention" || rest == "/snapshots" || rest == format!("/snapshots/{session}");
         let mut answers = Vec::new();
         for vault in [bert.vault.as_str(), session, "no-id-at-all"] {
             let path = format!("/api/v1/vaults/{vault}{rest}");
@@ -65,7 +70,9 @@ async fn a_foreign_vault_looks_like_none() {
             let answer = request.send().await.unwrap();
             answers.push(without_instance(refused(answer, StatusCode::NOT_FOUND, Code::NotFound).await));
             let by_operator = operator.request(method.clone(), &path).send().await.unwrap();
-            refused(by_operator, StatusCode::FORBIDDEN, Code::Forbidden).await;
+            if !is_about_the_vault {
+                refused(by_operator, StatusCode::FORBIDDEN, Code::Forbidden).await;
+            }
         }
         assert!(answers.iter().all(|answer| *answer == answers[0]), "{rest}: {answers:?}");
     }
