@@ -65,6 +65,8 @@ byte_id!(/// One committed snapshot.
     SnapshotId, 16, "snapshot id");
 byte_id!(/// One upload session.
     UploadSessionId, 16, "upload session id");
+byte_id!(/// One restore that holds the snapshot it reads.
+    RestoreId, 16, "restore id");
 
 impl From<ChunkId> for ObjectId {
     fn from(id: ChunkId) -> Self {

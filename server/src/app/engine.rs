@@ -24,6 +24,7 @@ impl From<StoreError> for AppError {
             StoreError::NoSuchSession(_) => {
                 AppError::NotFound { what: "upload session (it may have ended: begin a new one)" }
             }
+            StoreError::NoSuchRestore(_) => AppError::NotFound { what: "restore" },
             StoreError::NoSuchObject(_) => AppError::NotFound { what: "object" },
             StoreError::Missing(ids) => AppError::Missing(ids),
             StoreError::IncarnationChanged { .. } => AppError::IncarnationChanged,

@@ -2,7 +2,7 @@
 
 use crate::quota::{LimitId, QuotaKind};
 use repo_format::FormatError;
-use repo_format::id::{ObjectId, PackId, SnapshotId, UploadSessionId, VaultId};
+use repo_format::id::{ObjectId, PackId, RestoreId, SnapshotId, UploadSessionId, VaultId};
 use std::io;
 use std::path::PathBuf;
 
@@ -44,6 +44,9 @@ pub enum StoreError {
     /// The upload session does not exist, has ended or has expired: begin a new one.
     #[error("upload session {0} does not exist or has ended")]
     NoSuchSession(UploadSessionId),
+    /// The restore does not exist, has ended or has expired: begin a new one.
+    #[error("restore {0} does not exist or has ended")]
+    NoSuchRestore(RestoreId),
     /// The object is not in this vault.
     #[error("object {0} is not in this vault")]
     NoSuchObject(ObjectId),

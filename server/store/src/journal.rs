@@ -65,6 +65,8 @@ pub(crate) struct Opened {
     pub(crate) journal: Journal,
     /// Records that the rows do not contain yet, oldest first.
     pub(crate) records: Vec<JournalRecord>,
+    /// All that tell of dropped packs, whether the rows contain them or not.
+    pub(crate) drops: Vec<JournalRecord>,
     /// What is damaged or missing, for people, by file.
     pub(crate) damage: Vec<String>,
 }

@@ -32,7 +32,7 @@ pub use stats::StatsReading;
 pub use store::{OpenIndex, RebuildReport, Store, VaultReader};
 pub use vault::{
     CommitInput, DamageReport, DamagedObject, DamagedPath, DamagedSnapshot, Delivered, Durable, IncomingObject,
-    PathDamage, Received, Recovered, ScrubProgress, ScrubStep, StoredObject,
+    Maintained, PathDamage, Received, Recovered, ScrubProgress, ScrubStep, StoredObject, VaultSpace,
 };
 pub use vault_deletion::DeletionReceipt;
 pub use vault_state::VaultState;

@@ -14,6 +14,13 @@ const RESERVE_SHARE: u64 = 20;
 pub const RESERVE_BYTES_MIN: u64 = 64 << 20;
 /// ...and at most this much, bytes.
 pub const RESERVE_BYTES_MAX: u64 = 20 << 30;
+/// A session without requests for this long ends, nanoseconds.
+pub const SESSION_IDLE_NS_DEFAULT: i64 = 24 * 3600 * 1_000_000_000;
+/// An open pack nobody writes to is finished after this long, nanoseconds.
+pub const PACK_IDLE_NS_DEFAULT: i64 = 600 * 1_000_000_000;
+/// After the opening of a vault, collection waits this long for uploads that were open before to be heard of again,
+/// nanoseconds: what they had sent without an answer need not be sent again then.
+pub const REATTACH_NS_DEFAULT: i64 = 5 * 1_000_000_000;
 
 const _: () = assert!(MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT);
 const _: () = assert!(RESERVE_BYTES_MIN < RESERVE_BYTES_MAX);
@@ -33,6 +40,12 @@ pub struct StoreSettings {
     /// A pack that would grow beyond this is finished and another begun, bytes; at most `PACK_BYTES_TARGET`. Tests make it
     /// small, so that few objects make many packs.
     pub pack_bytes_target: u64,
+    /// A session without requests for this long ends, nanoseconds. It costs its holder a new session, nothing else.
+    pub session_idle_ns: i64,
+    /// An open pack nobody writes to is finished after this long, nanoseconds.
+    pub pack_idle_ns: i64,
+    /// How long collection waits after the opening of a vault for its uploads to be heard of, nanoseconds.
+    pub reattach_ns: i64,
 }
 
 impl StoreSettings {
@@ -44,6 +57,9 @@ impl StoreSettings {
             reserve_bytes: None,
             index_directory: None,
             pack_bytes_target: PACK_BYTES_TARGET,
+            session_idle_ns: SESSION_IDLE_NS_DEFAULT,
+            pack_idle_ns: PACK_IDLE_NS_DEFAULT,
+            reattach_ns: REATTACH_NS_DEFAULT,
         }
     }
 

@@ -38,6 +38,12 @@ counters! {
     bytes_read,
     /// Objects found damaged.
     objects_damaged,
+    /// Unreferenced objects whose rows were removed.
+    objects_reaped,
+    /// Bytes of their frames.
+    bytes_reaped,
+    /// Packs whose files were removed.
+    packs_dropped,
 }
 
 impl Stats {
@@ -58,6 +64,13 @@ impl Stats {
     pub(crate) fn read(&self, bytes: u64) {
         self.objects_read.fetch_add(1, Ordering::Relaxed);
         self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+    }
+    pub(crate) fn reaped(&self, objects: u64, bytes: u64) {
+        self.objects_reaped.fetch_add(objects, Ordering::Relaxed);
+        self.bytes_reaped.fetch_add(bytes, Ordering::Relaxed);
+    }
+    pub(crate) fn dropped(&self, packs: u64) {
+        self.packs_dropped.fetch_add(packs, Ordering::Relaxed);
     }
     pub(crate) fn damaged(&self) {
         self.objects_damaged.fetch_add(1, Ordering::Relaxed);

@@ -24,7 +24,7 @@ use crate::vault_state::without_key;
 use crate::world::World;
 use parking_lot::RwLock;
 use repo_format::crypto::default_aead;
-use repo_format::id::{ChunkId, NodeId, ObjectId, SnapshotId, UploadSessionId, VaultId};
+use repo_format::id::{ChunkId, NodeId, ObjectId, RestoreId, SnapshotId, UploadSessionId, VaultId};
 use repo_format::keys::IdKeys;
 use repo_format::masterkey::MasterKey;
 use repo_format::node::NodeSource;
@@ -69,6 +69,8 @@ pub struct Store {
     pub(crate) troubles: Mutex<BTreeMap<VaultId, String>>,
     /// Vaults that are being deleted; kept after the end, so that late callers hear what happened.
     pub(crate) deletions: Deletions,
+    /// When vaults that have not been opened have something to do, nanoseconds since 1970; `None`: never by themselves.
+    pub(crate) unopened: Mutex<HashMap<VaultId, Option<i64>>>,
     closed: OnceLock<()>,
 }
 
@@ -158,6 +160,7 @@ impl Store {
             vaults: Mutex::new(HashMap::new()),
             troubles: Mutex::default(),
             deletions,
+            unopened: Mutex::default(),
             closed: OnceLock::new(),
         };
         store.report_folders_without_keys()?;
@@ -320,6 +323,14 @@ impl Store {
         self.vaults.lock().entry(*id).or_default().clone()
     }
 
+    /// The vault, if it is open over the present index.
+    pub(crate) fn opened(&self, id: &VaultId) -> Option<Arc<Vault>> {
+        let slot = self.vaults.lock().get(id)?.clone();
+        // A slot that is locked is being opened: not yet there.
+        let vault = slot.try_lock()?.clone()?;
+        vault.is_of(&self.shared()).then_some(vault)
+    }
+
     pub(crate) fn vault(&self, id: &VaultId) -> Result<Arc<Vault>, StoreError> {
         let shared = self.working()?;
         let slot = self.slot(id);
@@ -409,7 +420,23 @@ impl Store {
 
     /// Upload sessions of a vault that have not ended.
     pub fn live_sessions(&self, vault: &VaultId) -> Result<u64, StoreError> {
-        self.vault(vault)?.live_sessions()
+        Ok(self.vault(vault)?.live_sessions())
+    }
+
+    /// Begins a restore: everything the snapshot reaches stays until [`Store::end_restore`], or until no
+    /// [`Store::touch_restore`] has come for a day, whatever becomes of the snapshot.
+    pub fn begin_restore(&self, vault: &VaultId, snapshot: &SnapshotId) -> Result<RestoreId, StoreError> {
+        self.vault(vault)?.begin_restore(snapshot)
+    }
+
+    /// The restore goes on. [`StoreError::NoSuchRestore`] when it has ended.
+    pub fn touch_restore(&self, vault: &VaultId, restore: &RestoreId) -> Result<(), StoreError> {
+        self.vault(vault)?.touch_restore(restore)
+    }
+
+    /// Ends a restore; one that has ended already is no error.
+    pub fn end_restore(&self, vault: &VaultId, restore: &RestoreId) -> Result<(), StoreError> {
+        self.vault(vault)?.end_restore(restore)
     }
 
     /// Which objects the vault has, by id, and the incarnation that is true for.

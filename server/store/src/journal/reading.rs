@@ -24,7 +24,7 @@ struct Damage {
 /// What the segments of one generation hold.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// Those the rows do not contain.
+    /// Those the rows do not contain, and those that tell of dropped packs.
     records: Vec<JournalRecord>,
     /// Sequence of the first.
     start: u64,
@@ -40,7 +40,7 @@ pub(super) struct Reading {
     torn: Option<PathBuf>,
 }
 
-/// A record, opened if the rows do not contain it.
+/// A record, opened if the rows do not contain it, or if it tells of dropped packs.
 struct Found {
     sequence: u64,
     previous: [u8; 32],
@@ -190,7 +190,9 @@ impl Journal {
             // A kind or flag of a later version is no damage: the CRC is right.
             let sealed = found.record.at(&segment.path)?;
             let mut record = None;
-            if let Some(sealed) = sealed.filter(|sealed| sealed.sequence > covered) {
+            if let Some(sealed) =
+                sealed.filter(|sealed| sealed.sequence > covered || sealed.kind == RecordKind::PackDrop)
+            {
                 let key = sealing.keys.data_key(sealed.key_epoch);
                 let key = key.ok_or(FormatError::Authentication { what: "journal record" });
                 match key.and_then(|key| sealed.open(sealing.aead, &self.vault, key)) {
@@ -278,7 +280,10 @@ impl Journal {
             self.broken = true;
         }
         reading.records.retain(|record| record.kind != RecordKind::GenerationEnd);
-        Ok(Opened { journal: self, records: reading.records, damage: report })
+        let is_drop = |record: &&JournalRecord| record.kind == RecordKind::PackDrop;
+        let drops = reading.records.iter().filter(is_drop).cloned().collect();
+        reading.records.retain(|record| record.sequence > covered);
+        Ok(Opened { journal: self, records: reading.records, drops, damage: report })
     }
 }
 

@@ -125,6 +125,8 @@ pub(crate) enum PackState {
     Open = 1,
     /// Complete, with trailer, and every frame has its row (or is dead).
     Sealed = 2,
+    /// Nothing in it is needed: the file is on its way out, and the row goes after it.
+    Dropped = 3,
 }
 
 /// Row of a pack.
@@ -139,39 +141,84 @@ pub(crate) struct PackRow {
     pub(crate) live_frames: u64,
     /// When every stripe was last verified, nanoseconds since 1970; zero = never.
     pub(crate) verified_ns: u64,
+    /// Bytes of all frames ever written to it, dead ones included; set when it is sealed.
+    pub(crate) frame_bytes: u64,
+    /// When it was sealed, nanoseconds since 1970.
+    pub(crate) sealed_ns: u64,
+    /// How often its frames have been copied since they were uploaded.
+    pub(crate) generation: u8,
+    /// Compaction takes it first, however much of it is alive: something in it beside its frames is damaged.
+    pub(crate) rewrite: bool,
 }
+
+/// Version 1 of the pack row ended with `verified_ns`.
+const PACK_VERSION: u8 = 2;
 
 impl PackRow {
     pub(crate) const fn new(kind: PackKind) -> Self {
-        PackRow { state: PackState::Open, kind, durable_len: 0, live_bytes: 0, live_frames: 0, verified_ns: 0 }
+        PackRow {
+            state: PackState::Open,
+            kind,
+            durable_len: 0,
+            live_bytes: 0,
+            live_frames: 0,
+            verified_ns: 0,
+            frame_bytes: 0,
+            sealed_ns: 0,
+            generation: 0,
+            rewrite: false,
+        }
+    }
+
+    /// Bytes of frames that no row points to.
+    pub(crate) const fn dead_bytes(&self) -> u64 {
+        self.frame_bytes.saturating_sub(self.live_bytes)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = versioned();
+        let mut out = vec![PACK_VERSION];
         out.push(self.state as u8);
         out.push(self.kind as u8);
-        for number in [self.durable_len, self.live_bytes, self.live_frames, self.verified_ns] {
+        for number in
+            [self.durable_len, self.live_bytes, self.live_frames, self.verified_ns, self.frame_bytes, self.sealed_ns]
+        {
             put_varint(&mut out, number);
         }
+        out.push(self.generation);
+        out.push(u8::from(self.rewrite));
         out
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut reader = open("pack row", bytes)?;
+        let mut reader = Reader::new("pack row", bytes);
+        let version = reader.u8()?;
+        if version != VERSION && version != PACK_VERSION {
+            return Err(FormatError::UnsupportedVersion { what: "pack row", version: version.into() });
+        }
         let state = match reader.u8()? {
             1 => PackState::Open,
             2 => PackState::Sealed,
+            3 => PackState::Dropped,
             _ => return Err(FormatError::invalid("pack row", "unknown state")),
         };
         let kind = PackKind::from_byte(reader.u8()?)?;
-        let row = PackRow {
+        let mut row = PackRow {
             state,
-            kind,
             durable_len: reader.varint()?,
             live_bytes: reader.varint()?,
             live_frames: reader.varint()?,
             verified_ns: reader.varint()?,
+            ..PackRow::new(kind)
         };
+        if version == PACK_VERSION {
+            row.frame_bytes = reader.varint()?;
+            row.sealed_ns = reader.varint()?;
+            row.generation = reader.u8()?;
+            row.rewrite = reader.u8()? != 0;
+        } else {
+            // Trailer and header are counted as dead: compaction settles it.
+            row.frame_bytes = row.durable_len;
+        }
         reader.finish()?;
         Ok(row)
     }
@@ -276,6 +323,18 @@ impl Ledger {
         }
     }
 
+    /// Its row goes; it has no references.
+    pub(crate) fn remove(&mut self, row: &ObjectRow) {
+        let bytes = u64::from(row.place.frame_len);
+        self.physical_bytes = self.physical_bytes.saturating_sub(bytes);
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+        let count = match row.kind {
+            ObjectKind::Chunk => &mut self.chunks,
+            ObjectKind::Node => &mut self.nodes,
+        };
+        *count = count.saturating_sub(1);
+    }
+
     /// Its first reference.
     pub(crate) fn referenced(&mut self, row: &ObjectRow) {
         self.pending_bytes = self.pending_bytes.saturating_sub(row.place.frame_len.into());
@@ -310,21 +369,34 @@ impl Ledger {
 /// Key of the one ledger row.
 pub(crate) const LEDGER_KEY: &[u8] = b"";
 
-/// Row of an upload session.
+/// What a session row stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SessionKind {
+    /// An upload session.
+    Upload = 0,
+    /// A restore that holds the root it reads.
+    Restore = 1,
+}
+
+/// Row of an upload session, or of a restore.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SessionRow {
+    pub(crate) kind: SessionKind,
     pub(crate) created_ns: i64,
     pub(crate) computer: String,
     pub(crate) series: String,
-    /// Root of the base snapshot, held as long as the session lives.
+    /// Root of the base snapshot, or of the one being restored: held as long as the session lives.
     pub(crate) base_root: Option<NodeId>,
     /// What it was committed as.
     pub(crate) committed: Option<SnapshotId>,
 }
 
+/// Version of session rows that say what they stand for; those before are upload sessions.
+const SESSION_VERSION: u8 = 2;
+
 impl SessionRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = versioned();
+        let mut out = vec![SESSION_VERSION, self.kind as u8];
         repo_format::codec::put_varint_signed(&mut out, self.created_ns);
         put_bytes(&mut out, self.computer.as_bytes());
         put_bytes(&mut out, self.series.as_bytes());
@@ -334,7 +406,16 @@ impl SessionRow {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut reader = open("session row", bytes)?;
+        let mut reader = Reader::new("session row", bytes);
+        let kind = match reader.u8()? {
+            VERSION => SessionKind::Upload,
+            SESSION_VERSION => match reader.u8()? {
+                0 => SessionKind::Upload,
+                1 => SessionKind::Restore,
+                _ => return Err(FormatError::invalid("session row", "unknown kind")),
+            },
+            version => return Err(FormatError::UnsupportedVersion { what: "session row", version: version.into() }),
+        };
         let created_ns = reader.varint_signed()?;
         let computer = take_text(&mut reader, "session row", TEXT_BYTES_MAX)?;
         let series = take_text(&mut reader, "session row", TEXT_BYTES_MAX)?;
@@ -347,7 +428,7 @@ impl SessionRow {
             id => Some(SnapshotId::from_slice(id)?),
         };
         reader.finish()?;
-        Ok(SessionRow { created_ns, computer, series, base_root, committed })
+        Ok(SessionRow { kind, created_ns, computer, series, base_root, committed })
     }
 }
 
@@ -382,6 +463,7 @@ mod tests {
         let mut pack = PackRow::new(PackKind::Node);
         pack.state = PackState::Sealed;
         pack.live_bytes = 5;
+        (pack.frame_bytes, pack.sealed_ns, pack.generation, pack.rewrite) = (8, 1 << 60, 3, true);
         assert_eq!(PackRow::decode(&pack.encode()).unwrap(), pack);
         let ledger = Ledger {
             physical_bytes: 1,
@@ -399,6 +481,7 @@ mod tests {
         let read = Ledger::decode(&before_soft_deletes).unwrap();
         assert_eq!(read, Ledger { deleted_logical_bytes: 0, deleted_snapshots: 0, ..ledger });
         let session = SessionRow {
+            kind: SessionKind::Restore,
             created_ns: -1,
             computer: "laptop".into(),
             series: "/home".into(),

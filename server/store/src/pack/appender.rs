@@ -11,6 +11,7 @@ use repo_format::pack::{PackHeader, PackKind, TrailerBuilder, TrailerEntry};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A sealed frame about to be appended.
 pub(crate) struct NewFrame<'a> {
@@ -35,8 +36,30 @@ struct Tracked {
     named: bool,
     /// Frames written whose row is neither written nor given up.
     unrecorded: u64,
+    /// Bytes of all frames.
+    frame_bytes: u64,
     /// The trailer is written: nothing more is appended.
     finished: bool,
+}
+
+/// A pack whose row may be marked sealed.
+pub(crate) struct Sealable {
+    pub(crate) pack: PackId,
+    pub(crate) kind: PackKind,
+    /// Length of the file.
+    pub(crate) len: u64,
+    /// Bytes of all its frames.
+    pub(crate) frame_bytes: u64,
+}
+
+/// Running numbers of a vault's packs within one epoch, shared by all who create packs.
+#[derive(Clone, Default)]
+pub(crate) struct PackNumbers(Arc<AtomicU32>);
+
+impl PackNumbers {
+    fn next(&self) -> Option<u32> {
+        self.0.fetch_add(1, Ordering::Relaxed).checked_add(1)
+    }
 }
 
 struct Open {
@@ -61,20 +84,30 @@ pub(crate) struct Appender {
     vault: VaultId,
     directory: PathBuf,
     bytes_target: u64,
-    next: PackId,
+    epoch: u32,
+    numbers: PackNumbers,
     open: HashMap<PackKind, Open>,
     tracked: BTreeMap<PackId, Tracked>,
     closed: bool,
 }
 
 impl Appender {
-    pub(crate) fn new(world: World, vault: VaultId, vault_directory: &Path, epoch: u32, bytes_target: u64) -> Self {
+    /// Packs get the epoch and the next of `numbers`, and are sealed at `bytes_target`.
+    pub(crate) fn new(
+        world: World,
+        vault: VaultId,
+        vault_directory: &Path,
+        epoch: u32,
+        numbers: PackNumbers,
+        bytes_target: u64,
+    ) -> Self {
         Appender {
             world,
             vault,
             directory: packs_directory(vault_directory),
             bytes_target,
-            next: PackId { epoch, sequence: 1 },
+            epoch,
+            numbers,
             open: HashMap::new(),
             tracked: BTreeMap::new(),
             closed: false,
@@ -82,8 +115,8 @@ impl Appender {
     }
 
     fn open_pack(&mut self, kind: PackKind) -> Result<(), StoreError> {
-        let pack = self.next;
-        self.next.sequence += 1;
+        let spent = StoreError::Unknown("no pack numbers are left; restart the server");
+        let pack = PackId { epoch: self.epoch, sequence: self.numbers.next().ok_or(spent)? };
         let path = pack_path(&self.directory, &pack);
         let file = self.world.vfs.create_new(&path).at(&path)?;
         let header = PackHeader { vault: self.vault, pack, kind }.encode();
@@ -91,7 +124,9 @@ impl Appender {
         let mut trailer = TrailerBuilder::new();
         trailer.feed(&header);
         let len = header.len() as u64;
-        self.tracked.insert(pack, Tracked { kind, file, len, synced: 0, named: false, unrecorded: 0, finished: false });
+        let tracked =
+            Tracked { kind, file, len, synced: 0, named: false, unrecorded: 0, frame_bytes: 0, finished: false };
+        self.tracked.insert(pack, tracked);
         self.open.insert(kind, Open { pack, trailer });
         Ok(())
     }
@@ -130,12 +165,13 @@ impl Appender {
             key_epoch: frame.key_epoch,
         });
         tracked.len += frame.bytes.len() as u64;
+        tracked.frame_bytes += frame.bytes.len() as u64;
         tracked.unrecorded += 1;
         Ok(Place { pack: open.pack, offset, frame_len: frame.bytes.len() as u32 })
     }
 
     /// Writes the trailer of the open pack of `kind`; the next frame opens another.
-    fn finish(&mut self, kind: PackKind) -> Result<(), (Option<PackId>, StoreError)> {
+    pub(crate) fn finish(&mut self, kind: PackKind) -> Result<(), (Option<PackId>, StoreError)> {
         let Some(open) = self.open.remove(&kind) else { return Ok(()) };
         let path = pack_path(&self.directory, &open.pack);
         let Some(tracked) = self.tracked.get_mut(&open.pack) else { return Ok(()) };
@@ -198,11 +234,29 @@ impl Appender {
     }
 
     /// Packs that are complete, on disk and fully recorded: the batch that is being composed may mark them sealed.
-    pub(crate) fn sealable(&self) -> Vec<(PackId, PackKind, u64)> {
+    pub(crate) fn sealable(&self) -> Vec<Sealable> {
         let done = self.tracked.iter().filter(|(_, tracked)| {
             tracked.finished && tracked.named && tracked.synced == tracked.len && tracked.unrecorded == 0
         });
-        done.map(|(pack, tracked)| (*pack, tracked.kind, tracked.len)).collect()
+        done.map(|(pack, tracked)| Sealable {
+            pack: *pack,
+            kind: tracked.kind,
+            len: tracked.len,
+            frame_bytes: tracked.frame_bytes,
+        })
+        .collect()
+    }
+
+    /// Packs that take frames, with the bytes of their frames so far.
+    pub(crate) fn open_packs(&self) -> Vec<(PackId, PackKind, u64)> {
+        let open = self.open.iter();
+        open.map(|(kind, open)| (open.pack, *kind, self.tracked.get(&open.pack).map_or(0, |pack| pack.frame_bytes)))
+            .collect()
+    }
+
+    /// Bytes of all frames in packs whose rows are not sealed.
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        self.tracked.values().map(|tracked| tracked.frame_bytes).sum()
     }
 
     /// Its row is sealed: nothing more to track.

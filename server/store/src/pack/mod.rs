@@ -4,7 +4,7 @@ mod appender;
 mod reader;
 mod scan;
 
-pub(crate) use appender::{Appender, NewFrame};
+pub(crate) use appender::{Appender, NewFrame, PackNumbers, Sealable};
 pub(crate) use reader::{PackFiles, read_frame};
 pub(crate) use scan::{FoundFrame, read_readable, read_trailer, scan_frames, scan_pack, seal_adopted};
 

@@ -10,12 +10,14 @@ use repo_format::crypto::Aead;
 use repo_format::frame::FrameView;
 use repo_format::id::{ObjectId, PackId, VaultId};
 use repo_format::keyring::VaultKeys;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most pack files of one vault kept open for reading.
 const OPEN_FILES_MAX: usize = 64;
+/// Dropped packs remembered.
+const DROPPED_MAX: usize = 64;
 /// Gap between two frames that is read along rather than skipped, bytes.
 const GAP_BYTES_MAX: u64 = 256 << 10;
 /// Longest single read, bytes; one frame alone may be longer.
@@ -25,16 +27,23 @@ const READ_BYTES_MAX: u64 = 4 << 20;
 pub(crate) struct PackFiles {
     vfs: Arc<dyn Vfs>,
     directory: PathBuf,
-    open: Mutex<HashMap<PackId, Arc<dyn VfsFile>>>,
+    open: Mutex<OpenFiles>,
+}
+
+#[derive(Default)]
+struct OpenFiles {
+    files: HashMap<PackId, Arc<dyn VfsFile>>,
+    /// Packs dropped lately: a reader that opened one before its file went may not keep it open.
+    dropped: VecDeque<PackId>,
 }
 
 impl PackFiles {
     pub(crate) fn new(vfs: Arc<dyn Vfs>, vault_directory: &Path) -> Self {
-        PackFiles { vfs, directory: packs_directory(vault_directory), open: Mutex::new(HashMap::new()) }
+        PackFiles { vfs, directory: packs_directory(vault_directory), open: Mutex::default() }
     }
 
     fn file(&self, pack: &PackId) -> Result<Arc<dyn VfsFile>, StoreError> {
-        if let Some(file) = self.open.lock().get(pack) {
+        if let Some(file) = self.open.lock().files.get(pack) {
             return Ok(file.clone());
         }
         let path = pack_path(&self.directory, pack);
@@ -43,14 +52,27 @@ impl PackFiles {
             file => file.at(&path)?,
         };
         let mut open = self.open.lock();
-        if open.len() >= OPEN_FILES_MAX {
+        if open.dropped.contains(pack) {
+            return Ok(file);
+        }
+        if open.files.len() >= OPEN_FILES_MAX {
             // Any victim will do: packs are read in runs, and opening one again is cheap.
-            if let Some(victim) = open.keys().next().copied() {
-                open.remove(&victim);
+            if let Some(victim) = open.files.keys().next().copied() {
+                open.files.remove(&victim);
             }
         }
-        open.insert(*pack, file.clone());
+        open.files.insert(*pack, file.clone());
         Ok(file)
+    }
+
+    /// Closes a pack whose file is gone, so that its space comes back.
+    pub(crate) fn forget(&self, pack: &PackId) {
+        let mut open = self.open.lock();
+        open.files.remove(pack);
+        if open.dropped.len() >= DROPPED_MAX {
+            open.dropped.pop_front();
+        }
+        open.dropped.push_back(*pack);
     }
 
     /// Reads the frames of `wanted` in the order of their places, joining reads that lie close together, and hands

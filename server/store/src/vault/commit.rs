@@ -65,7 +65,14 @@ impl Vault {
             return if record.root == input.root { Ok(record) } else { Err(StoreError::Conflict(*session)) };
         }
         let root = ObjectId::from(input.root);
-        let root_row = self.root_row(&root)?;
+        let root_row = {
+            // Pinned in the step that finds it: a journalled commit whose root is collected could not be replayed.
+            let mut state = self.state.lock();
+            state.sessions.enter(session, self.now_ns())?;
+            let row = self.root_row(&root)?;
+            state.sessions.pin(root);
+            row
+        };
         // Reserved already by the answer to the root's node batch, and after a restart by the hold on it; a session that
         // commits what it never sent needs room now.
         self.quota.reserve_logical(session, root_row.logical_bytes)?;
@@ -83,11 +90,15 @@ impl Vault {
         let snapshot = SnapshotRow::new(record);
         let target = [(snapshot.snapshot, Some(snapshot.clone()))];
         let ticket = self.journalled(&mut journal, &[(RecordKind::Commit, payload)], |state, sequence| {
-            self.move_snapshots(state, &target, sequence)
+            let ticket = self.move_snapshots(state, &target, sequence)?;
+            state.sessions.unpin(&root);
+            state.sessions.committed(session, self.now_ns());
+            Ok(ticket)
         })?;
         drop(journal);
         self.sync(ticket)?;
         self.drop_holds(session)?;
+        self.wake();
         self.shared.stats.committed();
         Ok(snapshot)
     }

@@ -116,8 +116,11 @@ impl Vault {
     pub(crate) fn fence(&self, fence: Fence) {
         *self.gate.fence.write() = Some(fence);
         // Each lock waits for the write to a file that may be under way below it.
+        let step = self.maintenance.lock();
         self.journal.lock().close();
         self.appender.lock().close();
+        self.compactor.lock().close();
+        drop(step);
     }
 
     /// Whether it works on this opening of the index.

@@ -1,15 +1,20 @@
 //! One vault: the monitor that serialises its index changes, and what it works with. Cryptography, compression, pack
 //! writes and `fdatasync` happen outside the lock; inside it, checking children and applying the batch never yields.
 //!
-//! Lock order: `journal`, then `state`, then `appender`. Nothing is held across a sync but `journal`.
+//! Lock order: `maintenance`, then `journal`, then `state`, then `appender` or `compactor`. Nothing is held across a
+//! sync but `maintenance` and `journal`.
 
 mod apply;
+mod claims;
 mod commit;
+mod compact;
 mod damage;
 mod deletion;
 pub(crate) mod fence;
+mod maintain;
 pub(crate) mod quota;
 mod read;
+mod reap;
 mod recover;
 mod replay;
 mod salvage;
@@ -19,6 +24,7 @@ mod upload;
 
 pub use commit::CommitInput;
 pub use damage::{DamageReport, DamagedObject, DamagedPath, DamagedSnapshot, PathDamage};
+pub use maintain::{Maintained, VaultSpace};
 pub use read::{Delivered, StoredObject};
 pub use recover::Recovered;
 pub use scrub::{ScrubProgress, ScrubStep};
@@ -30,7 +36,7 @@ use crate::guarded_clock::GuardedClock;
 use crate::index_volume::IndexVolume;
 use crate::journal::Journal;
 use crate::meta::rows::{Ledger, ObjectRow, SessionRow};
-use crate::meta::{Batch, IndexFailureKind, MetaStore, Table, Ticket};
+use crate::meta::{IndexFailureKind, MetaStore, Table, Ticket};
 use crate::pack::{Appender, PackFiles};
 use crate::quota::{Account, QuotaBook};
 use crate::settings::StoreSettings;
@@ -38,11 +44,13 @@ use crate::stats::Stats;
 use crate::sync::Mutex;
 use crate::vault::quota::BookedLedger;
 use crate::world::World;
+use claims::Sessions;
+use maintain::{Drops, Maintenance, Upkeep};
 use repo_format::crypto::Aead;
-use repo_format::id::{NodeId, ObjectId, PackId, SnapshotId, UploadSessionId, VaultId};
+use repo_format::id::{ObjectId, PackId, UploadSessionId, VaultId};
 use repo_format::keyring::VaultKeys;
 use repo_format::keys::{DataKey, IdKeys};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -87,6 +95,12 @@ pub(crate) struct Vault {
     quota: Account,
     damage_memory: DamageMemory,
     scrub: Mutex<Scrub>,
+    /// Writes copies only, into packs of its own.
+    compactor: Mutex<Appender>,
+    maintenance: Mutex<Maintenance>,
+    upkeep: Upkeep,
+    /// Packs that the journal says were dropped.
+    drops: Mutex<Drops>,
 }
 
 /// What the monitor guards.
@@ -94,6 +108,11 @@ pub(crate) struct State {
     /// Objects appended to packs whose rows are not written: received, not durable.
     pending: HashMap<ObjectId, Pending>,
     ledger: BookedLedger,
+    sessions: Sessions,
+    /// Sealed packs without a live frame: they can go.
+    emptied: BTreeSet<PackId>,
+    /// Frame bytes of all sealed packs.
+    sealed_bytes: u64,
     /// Rises when pending objects are given up.
     generation: u32,
     /// Packs given up since start; the second one makes the vault read-only.
@@ -106,6 +125,8 @@ pub(crate) struct Pending {
     row: ObjectRow,
     /// A damaged row exists; this place replaces it.
     heals: bool,
+    /// Who sent it: the zero row names the session, so that it is spared as long as that lives.
+    session: UploadSessionId,
 }
 
 impl Vault {
@@ -154,63 +175,6 @@ impl Vault {
         }
     }
 
-    /// A session that has neither ended nor been committed.
-    fn live_session(&self, session: &UploadSessionId) -> Result<SessionRow, StoreError> {
-        match self.session_row(session)? {
-            row if row.committed.is_none() => Ok(row),
-            _ => Err(StoreError::NoSuchSession(*session)),
-        }
-    }
-
-    /// Starts an upload session that holds the root of its base snapshot.
-    pub(crate) fn begin_upload(
-        &self,
-        computer: &str,
-        series: &str,
-        base: Option<&SnapshotId>,
-    ) -> Result<UploadSessionId, StoreError> {
-        self.quota.check_begin()?;
-        let session = UploadSessionId::from_bytes(self.shared.world.random_bytes().map_err(StoreError::Random)?);
-        let _state = self.state.lock();
-        let base_root: Option<NodeId> = match base {
-            Some(snapshot) => Some(self.readable_snapshot(snapshot)?.root),
-            None => None,
-        };
-        let row = SessionRow {
-            created_ns: self.shared.world.clock.now_ns(),
-            computer: computer.to_owned(),
-            series: series.to_owned(),
-            base_root,
-            committed: None,
-        };
-        let mut batch = Batch::default();
-        batch.put(Table::Session, *session.as_bytes(), row.encode());
-        let ticket = self.meta().write(&self.id, batch)?;
-        self.quota.session_begun(&session);
-        drop(_state);
-        self.sync(ticket)?;
-        Ok(session)
-    }
-
-    /// Whether the session lives.
-    pub(crate) fn upload_session(&self, session: &UploadSessionId) -> Result<(), StoreError> {
-        self.live_session(session).map(|_| ())
-    }
-
-    /// Ends a session; what only it held may be collected.
-    pub(crate) fn abort_upload(&self, session: &UploadSessionId) -> Result<(), StoreError> {
-        let _state = self.state.lock();
-        self.live_session(session)?;
-        let mut batch = Batch::default();
-        for key in self.session_keys(session)? {
-            batch.delete(Table::Session, key);
-        }
-        let ticket = self.meta().write(&self.id, batch)?;
-        self.quota.session_ended(session);
-        drop(_state);
-        self.sync(ticket)
-    }
-
     /// All keys of a session's rows, header first.
     fn session_keys(&self, session: &UploadSessionId) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
@@ -246,23 +210,12 @@ impl Vault {
         }
     }
 
-    /// Upload sessions that have not ended.
-    pub(crate) fn live_sessions(&self) -> Result<u64, StoreError> {
-        let mut live = 0;
-        self.each_row(Table::Session, &[], |key, value| {
-            if key.len() == UploadSessionId::LEN && SessionRow::decode(&value)?.committed.is_none() {
-                live += 1;
-            }
-            Ok(())
-        })?;
-        Ok(live)
-    }
-
     /// Gives up a pack after a failed write or sync: its pending objects are forgotten, and sessions learn by the
     /// incarnation that they must send them again.
     fn poison(&self, pack: &PackId) {
         let mut state = self.state.lock();
         self.appender.lock().poison(pack);
+        self.compactor.lock().poison(pack);
         let mut given_up = 0;
         state.pending.retain(|_, pending| {
             let stays = pending.row.place.pack != *pack;
@@ -284,13 +237,16 @@ impl Vault {
 
     /// Writes trailers and seals what is open, so that nothing has to be adopted at the next start.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
-        let finished = self.appender.lock().finish_all();
-        if let Err((pack, error)) = finished {
-            if let Some(pack) = pack {
-                self.poison(&pack);
+        for writer in [&self.appender, &self.compactor] {
+            let finished = writer.lock().finish_all();
+            if let Err((pack, error)) = finished {
+                if let Some(pack) = pack {
+                    self.poison(&pack);
+                }
+                return Err(error);
             }
-            return Err(error);
         }
+        self.settle_copies()?;
         self.make_durable(None).map(|_| ())
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Shared, Vault};
 use crate::error::StoreError;
-use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, SessionRow};
+use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, SessionKind, SessionRow};
 use crate::meta::{MetaStore, Table};
 use crate::quota::{Account, Admission, Amounts, AtRest};
 use repo_format::id::{UploadSessionId, VaultId};
@@ -72,7 +72,7 @@ impl BookedLedger {
 impl Vault {
     /// Reserves room for a body before it is read.
     pub(crate) fn admit(&self, session: &UploadSessionId, body_bytes: u64) -> Result<Admission, StoreError> {
-        self.live_session(session)?;
+        self.upload_session(session)?;
         self.quota.admit(session, body_bytes)
     }
 
@@ -106,8 +106,11 @@ fn reserved_by_sessions(meta: &dyn MetaStore, vault: &VaultId) -> Result<Vec<(Up
                 if live.contains_key(&session) {
                     held.push((session, node.to_vec()));
                 }
-            } else if SessionRow::decode(&value)?.committed.is_none() {
-                live.insert(session, 0);
+            } else {
+                let row = SessionRow::decode(&value)?;
+                if row.kind == SessionKind::Upload && row.committed.is_none() {
+                    live.insert(session, 0);
+                }
             }
         }
         let nodes: Vec<&[u8]> = held.iter().map(|(_, node)| node.as_slice()).collect();

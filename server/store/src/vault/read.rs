@@ -37,6 +37,9 @@ pub enum Delivered {
     Damaged(ObjectId),
 }
 
+/// How often an object is looked up whose pack turns out to be gone.
+const READ_ATTEMPTS_MAX: u32 = 4;
+
 impl Vault {
     /// Reads objects in the order that is cheapest, each distinct id once, handing every outcome to `each`.
     pub(crate) fn read_objects(
@@ -47,8 +50,25 @@ impl Vault {
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();
+        // A pack may go while it is read from: its live frames have been copied then, and their rows say where to.
+        let mut attempts = 1;
+        while !ids.is_empty() {
+            ids = self.read_once(&ids, attempts < READ_ATTEMPTS_MAX, &mut each)?;
+            attempts += 1;
+        }
+        Ok(())
+    }
+
+    /// Reads what it can and returns the objects whose pack was gone, if `again`.
+    fn read_once(
+        &self,
+        ids: &[ObjectId],
+        again: bool,
+        each: &mut impl FnMut(Delivered) -> Result<(), StoreError>,
+    ) -> Result<Vec<ObjectId>, StoreError> {
+        let mut moved = Vec::new();
         let (mut wanted, mut places): (Vec<(ObjectId, ObjectRow)>, _) = (Vec::new(), Vec::new());
-        for (id, row) in ids.iter().zip(self.object_rows(&ids)?) {
+        for (id, row) in ids.iter().zip(self.object_rows(ids)?) {
             match row {
                 None => each(Delivered::Absent(*id))?,
                 Some(row) if row.is_lost() => each(Delivered::Damaged(*id))?,
@@ -62,6 +82,10 @@ impl Vault {
         let outcome = self.files.read_frames(&places, |index, bytes| {
             let (id, row) = &wanted[index];
             let opened = match bytes {
+                Err(StoreError::PackMissing(_)) if again => {
+                    moved.push(*id);
+                    return Ok(());
+                }
                 Ok(bytes) => read_frame(bytes, id, row, self.shared.aead, &self.id, &self.keys).map_err(StoreError::from),
                 Err(error) => Err(error),
             };
@@ -91,7 +115,7 @@ impl Vault {
         });
         self.mark_damaged(&damaged)?;
         self.lift_marks(&sound)?;
-        outcome
+        outcome.map(|()| moved)
     }
 
     /// One object's plaintext through the cache; several askers share one read.

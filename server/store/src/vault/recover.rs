@@ -1,9 +1,11 @@
 //! Opening a vault: packs found open are adopted and sealed, the journal's tail is replayed. With an empty index the
 //! same steps over all packs and the whole journal are the rebuild, so there is one way back to a consistent index.
 
-use super::apply::Work;
+use super::apply::{BATCH_ROWS_ENOUGH, NOBODY, Work};
+use super::claims::Sessions;
 use super::damage::DamageMemory;
 use super::fence::Gate;
+use super::maintain::{Drops, Upkeep};
 use super::quota::BookedLedger;
 use super::replay::Replay;
 use super::upload::unpack;
@@ -11,17 +13,18 @@ use super::{Shared, State, Vault};
 use crate::error::{At, StoreError};
 use crate::journal::{Journal, Opened, Sealing, journal_directory};
 use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, PackRow, PackState, Place, pack_of_key};
-use crate::meta::{BATCH_ROWS_MAX, Batch, Table};
+use crate::meta::{Batch, Table};
 use crate::pack::{
-    Appender, FoundFrame, PackFiles, pack_of_name, pack_path, packs_directory, read_frame, scan_pack, seal_adopted,
+    Appender, FoundFrame, PackFiles, PackNumbers, Sealable, pack_of_name, pack_path, packs_directory, read_frame,
+    scan_pack, seal_adopted,
 };
 use crate::sync::Mutex;
-use repo_format::id::{ObjectId, ObjectKind, PackId, UploadSessionId, VaultId};
+use repo_format::id::{ObjectId, ObjectKind, PackId, VaultId};
 use repo_format::keyring::VaultKeys;
 use repo_format::keys::IdKeys;
 use repo_format::node::NodeView;
+use repo_format::pack::PACK_HEADER_BYTES;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a recovery or rebuild did.
@@ -70,12 +73,31 @@ impl Vault {
 
     /// Opens the vault and brings its index up to what packs and journal say. With `rebuild` an empty index is filled;
     /// without it, an index without rows for the vault is an error.
+    ///
+    /// An index older than the disk, which points into packs that the journal says were dropped, is emptied and filled
+    /// anew.
     pub(crate) fn open(
         shared: Arc<Shared>,
         id: VaultId,
         keys: VaultKeys,
         rebuild: bool,
     ) -> Result<(Self, Recovered), StoreError> {
+        if let Some(opened) = Self::open_as_is(shared.clone(), id, keys.clone(), rebuild)? {
+            return Ok(opened);
+        }
+        tracing::warn!(vault = %id, "the index is older than the packs; it is rebuilt from packs and journal");
+        shared.meta.drop_vault(&id)?;
+        let outdated = StoreError::Unavailable { vault: id, reason: "its rebuilt index is outdated again".into() };
+        Self::open_as_is(shared, id, keys, true)?.ok_or(outdated)
+    }
+
+    /// `None`: the index points into packs that were dropped.
+    fn open_as_is(
+        shared: Arc<Shared>,
+        id: VaultId,
+        keys: VaultKeys,
+        rebuild: bool,
+    ) -> Result<Option<(Self, Recovered)>, StoreError> {
         let directory = shared.settings.vault_directory(&id);
         let ledger = match shared.meta.get(&id, Table::Ledger, LEDGER_KEY)? {
             Some(bytes) => Ledger::decode(&bytes)?,
@@ -90,23 +112,30 @@ impl Vault {
         let sealing = Sealing { aead: shared.aead, keys: &keys };
         let covered = ledger.journal_sequence;
         let opened = Journal::open(shared.world.clone(), id, &directory, shared.epoch, sealing, covered, rebuild)?;
-        let Opened { journal, records, damage } = opened;
+        let Opened { journal, records, drops, damage } = opened;
+        let drops = Drops::of(&drops)?;
         let quota = shared.quotas.account(id);
+        let numbers = PackNumbers::default();
+        let appender = || {
+            let (world, numbers) = (shared.world.clone(), numbers.clone());
+            Appender::new(world, id, &directory, shared.epoch, numbers, shared.settings.pack_bytes_target)
+        };
         let vault = Vault {
             id,
             id_keys: IdKeys::derive(&keys.root),
             files: PackFiles::new(shared.world.vfs.clone(), &directory),
-            appender: Mutex::new(Appender::new(
-                shared.world.clone(),
-                id,
-                &directory,
-                shared.epoch,
-                shared.settings.pack_bytes_target,
-            )),
+            appender: Mutex::new(appender()),
+            compactor: Mutex::new(appender()),
+            maintenance: Mutex::default(),
+            upkeep: Upkeep::default(),
+            drops: Mutex::new(drops),
             journal: Mutex::new(journal),
             state: Mutex::new(State {
                 pending: HashMap::new(),
                 ledger: BookedLedger::new(ledger, quota.clone()),
+                sessions: Sessions::default(),
+                emptied: BTreeSet::new(),
+                sealed_bytes: 0,
                 generation: 0,
                 poisoned: 0,
             }),
@@ -123,19 +152,22 @@ impl Vault {
             (covered.saturating_add(1) < journal.generation_start(), journal.sequence())
         };
         let replay = vault.fold(&records, whole)?;
-        let mut recovered = vault.adopt_packs(&replay)?;
+        let rows = vault.pack_rows()?;
+        let Some(on_disk) = vault.packs_for(&rows)? else { return Ok(None) };
+        let mut recovered = vault.adopt_packs(&rows, &on_disk, &replay)?;
         recovered.records = vault.replay(replay, sequence)?;
         if rebuild || recovered != Recovered::default() {
             let mut batch = Batch::default();
             batch.put(Table::Ledger, LEDGER_KEY, vault.ledger().encode());
             vault.meta().write(&id, batch)?;
         }
+        vault.load_upkeep()?;
         vault.sync(vault.meta().written())?;
         recovered.journal_damage = damage;
         vault.heal_journal();
         let sessions = vault.reserved_by_sessions()?;
         vault.state.lock().ledger.open(sessions);
-        Ok((vault, recovered))
+        Ok(Some((vault, recovered)))
     }
 
     /// Replaces a damaged journal by a new generation, written from rows that are up to date now.
@@ -149,7 +181,7 @@ impl Vault {
         }
     }
 
-    fn pack_rows(&self) -> Result<BTreeMap<PackId, PackRow>, StoreError> {
+    pub(super) fn pack_rows(&self) -> Result<BTreeMap<PackId, PackRow>, StoreError> {
         let mut packs = BTreeMap::new();
         self.each_row(Table::Pack, &[], |key, value| {
             packs.insert(pack_of_key(&key)?, PackRow::decode(&value)?);
@@ -158,24 +190,19 @@ impl Vault {
         Ok(packs)
     }
 
-    fn packs_on_disk(&self) -> Result<(PathBuf, BTreeSet<PackId>), StoreError> {
+    /// The packs on disk, which must be all that rows point into: asked before anything is removed, copied or written.
+    /// `None`: one is missing that was dropped later than the index knows.
+    fn packs_for(&self, rows: &BTreeMap<PackId, PackRow>) -> Result<Option<BTreeSet<PackId>>, StoreError> {
         let directory = packs_directory(&self.directory);
         let names = self.shared.world.vfs.list(&directory).at(&directory)?;
-        Ok((directory, names.iter().filter_map(|name| pack_of_name(name)).collect()))
-    }
-
-    fn adopt_packs(&self, replay: &Replay) -> Result<Recovered, StoreError> {
-        let rows = self.pack_rows()?;
-        let (directory, on_disk) = self.packs_on_disk()?;
-        for (pack, row) in &rows {
-            if row.live_frames > 0 && !on_disk.contains(pack) {
-                if replay.dropped.contains(pack) {
-                    return Err(StoreError::Unavailable {
-                        vault: self.id,
-                        reason: "its index is older than its packs; stop the server and run `holdfastd rebuild-index`"
-                            .into(),
-                    });
-                }
+        let on_disk: BTreeSet<PackId> = names.iter().filter_map(|name| pack_of_name(name)).collect();
+        let drops = self.drops.lock();
+        let mut outdated = false;
+        for (pack, row) in rows {
+            let needed = row.state != PackState::Dropped && row.live_frames > 0;
+            if needed && drops.contains(pack) {
+                outdated = true;
+            } else if needed && !on_disk.contains(pack) {
                 return Err(StoreError::Unavailable {
                     vault: self.id,
                     reason: format!(
@@ -185,12 +212,23 @@ impl Vault {
                 });
             }
         }
-        let sealed = |pack: &PackId| rows.get(pack).is_some_and(|row| row.state == PackState::Sealed);
+        Ok(if outdated { None } else { Some(on_disk) })
+    }
+
+    fn adopt_packs(
+        &self,
+        rows: &BTreeMap<PackId, PackRow>,
+        on_disk: &BTreeSet<PackId>,
+        replay: &Replay,
+    ) -> Result<Recovered, StoreError> {
+        let directory = packs_directory(&self.directory);
+        let settled = |pack: &PackId| rows.get(pack).is_some_and(|row| row.state != PackState::Open);
         let mut recovered = Recovered::default();
         let mut waiting: Vec<WaitingNode> = Vec::new();
-        for pack in on_disk.iter().filter(|pack| !sealed(pack)) {
+        let mut adopted: Vec<Sealable> = Vec::new();
+        for pack in on_disk.iter().filter(|pack| !settled(pack)) {
             recovered.packs += 1;
-            recovered.objects += self.adopt_pack(&directory, pack, &mut waiting)?;
+            recovered.objects += self.adopt_pack(&directory, pack, &mut waiting, &mut adopted)?;
         }
         // Children were stored before their parents, so pack order nearly always settles all nodes in one pass.
         loop {
@@ -211,6 +249,18 @@ impl Vault {
         let (salvaged, orphans) = self.salvage(&replay.roots(), waiting)?;
         recovered.objects += salvaged;
         recovered.orphans = orphans;
+        // Sealed only now that every frame that can have a row has one: a stop before this adopts them again.
+        let mut state = self.state.lock();
+        let mut work = Work::new(self, *state.ledger, NOBODY);
+        for pack in &adopted {
+            work.seal_pack(pack)?;
+            work.write_packs_if_above(BATCH_ROWS_ENOUGH)?;
+        }
+        if !adopted.is_empty() {
+            work.finish(&HashMap::new())?;
+            state.settle(&mut work, 0);
+        }
+        drop(state);
         Ok(recovered)
     }
 
@@ -221,6 +271,7 @@ impl Vault {
         directory: &std::path::Path,
         pack: &PackId,
         waiting: &mut Vec<WaitingNode>,
+        adopted: &mut Vec<Sealable>,
     ) -> Result<u64, StoreError> {
         let vfs = &*self.shared.world.vfs;
         let path = pack_path(directory, pack);
@@ -241,8 +292,7 @@ impl Vault {
         };
         let mut added = 0;
         let mut state = self.state.lock();
-        let nobody = UploadSessionId::from_bytes([0; UploadSessionId::LEN]);
-        let mut work = Work::new(self, *state.ledger, nobody);
+        let mut work = Work::new(self, *state.ledger, NOBODY);
         let ids: Vec<ObjectId> = scan.frames.iter().map(|frame| frame.id).collect();
         work.load(&ids)?;
         for frame in &scan.frames {
@@ -257,7 +307,7 @@ impl Vault {
                     };
                     let row = object_row(*pack, frame, known.logical_bytes);
                     if self.open_frame(&frame.id, &known).is_err() && self.open_frame(&frame.id, &row).is_ok() {
-                        work.record(frame.id, row)?;
+                        work.record(frame.id, row, NOBODY)?;
                     }
                 }
                 ObjectKind::Node => waiting.push(WaitingNode { pack: *pack, frame: *frame }),
@@ -267,15 +317,16 @@ impl Vault {
                     if !scan.sealed && self.open_frame(&frame.id, &row).is_err() {
                         continue;
                     }
-                    work.record(frame.id, row)?;
+                    work.record(frame.id, row, NOBODY)?;
                     added += 1;
-                    work.write_if_above(BATCH_ROWS_MAX / 4)?;
+                    work.write_if_above(BATCH_ROWS_ENOUGH)?;
                 }
             }
         }
-        work.seal_pack(*pack, scan.kind, len)?;
+        let frame_bytes = scan.frames_end.saturating_sub(PACK_HEADER_BYTES as u64);
+        adopted.push(Sealable { pack: *pack, kind: scan.kind, len, frame_bytes });
         work.finish(&HashMap::new())?;
-        state.ledger.set(work.ledger);
+        state.settle(&mut work, 0);
         Ok(added)
     }
 
@@ -314,8 +365,7 @@ impl Vault {
         let children: Vec<ObjectId> =
             view.nodes().map(ObjectId::from).chain(view.chunks().map(ObjectId::from)).collect();
         let mut state = self.state.lock();
-        let nobody = UploadSessionId::from_bytes([0; UploadSessionId::LEN]);
-        let mut work = Work::new(self, *state.ledger, nobody);
+        let mut work = Work::new(self, *state.ledger, NOBODY);
         let mut ids = children.clone();
         ids.push(node.frame.id);
         work.load(&ids)?;
@@ -325,12 +375,12 @@ impl Vault {
         if !children.iter().all(|child| work.row(child).is_some()) {
             return Ok(Adopted::NotYet);
         }
-        work.record(node.frame.id, row)?;
+        work.record(node.frame.id, row, NOBODY)?;
         for child in &children {
             work.reference(child)?;
         }
         work.finish(&HashMap::new())?;
-        state.ledger.set(work.ledger);
+        state.settle(&mut work, 0);
         Ok(Adopted::Added)
     }
 }

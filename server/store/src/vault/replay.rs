@@ -5,13 +5,13 @@ use super::Vault;
 use super::states::Target;
 use crate::error::StoreError;
 use crate::meta::rows::{SnapshotRow, SoftDeleted};
-use repo_format::id::{ObjectId, PackId, SnapshotId};
+use repo_format::id::{ObjectId, SnapshotId};
 use repo_format::journal::{CommitRecord, JournalRecord, RecordKind};
 use repo_format::record::{
-    DamageRecord, DamagedFrame, HoldRecord, PackDropRecord, SoftDeleteRecord, TagRecord, TombstoneRecord,
-    UndeleteRecord, VaultDeletionRecord,
+    DamageRecord, DamagedFrame, HoldRecord, SoftDeleteRecord, TagRecord, TombstoneRecord, UndeleteRecord,
+    VaultDeletionRecord,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The fold of journal records that are newer than the rows.
 #[derive(Default)]
@@ -20,8 +20,6 @@ pub(super) struct Replay {
     snapshots: BTreeMap<SnapshotId, Option<SnapshotRow>>,
     /// Frames found damaged.
     pub(super) damaged: Vec<DamagedFrame>,
-    /// Packs removed because nothing needed them.
-    pub(super) dropped: BTreeSet<PackId>,
     /// The vault is to be deleted.
     pub(super) deletion: Option<VaultDeletionRecord>,
     records: u64,
@@ -77,9 +75,9 @@ impl Vault {
                 replay.snapshots.extend(gone.into_iter().map(|snapshot| (snapshot, None)));
             }
             RecordKind::Damage => replay.damaged.extend(DamageRecord::decode(payload)?.frames),
-            RecordKind::PackDrop => replay.dropped.extend(PackDropRecord::decode(payload)?.packs),
             RecordKind::VaultDeletion => replay.deletion = Some(VaultDeletionRecord::decode(payload)?),
-            RecordKind::GenerationEnd => {}
+            // Drops are taken in with the whole journal, before the packs are compared with their rows.
+            RecordKind::PackDrop | RecordKind::GenerationEnd => {}
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 //! child that no pack has a row that says *lost*: so damage costs the files it hit, never the snapshot.
 
 use super::Vault;
-use super::apply::Work;
+use super::apply::{NOBODY, Work};
 use super::recover::WaitingNode;
 use crate::error::StoreError;
 use crate::meta::rows::ObjectRow;
-use repo_format::id::{ObjectId, ObjectKind, UploadSessionId};
+use repo_format::id::{ObjectId, ObjectKind};
 use repo_format::limits::TREE_DEPTH_MAX;
 use repo_format::node::NodeView;
 use std::collections::{HashMap, HashSet};
@@ -55,8 +55,7 @@ impl Vault {
         let mut ids: Vec<ObjectId> = children.iter().map(|(id, _)| *id).collect();
         ids.push(*id);
         let mut state = self.state.lock();
-        let nobody = UploadSessionId::from_bytes([0; UploadSessionId::LEN]);
-        let mut work = Work::new(self, *state.ledger, nobody);
+        let mut work = Work::new(self, *state.ledger, NOBODY);
         work.load(&ids)?;
         if work.row(id).is_some_and(|row| !row.is_lost()) {
             return Ok(());
@@ -67,12 +66,12 @@ impl Vault {
                 work.lose(*child, ObjectRow::lost(*kind, 0));
             }
         }
-        work.record(*id, row)?;
+        work.record(*id, row, NOBODY)?;
         for (child, _) in &children {
             work.reference(child)?;
         }
         work.finish(&HashMap::new())?;
-        state.ledger.set(work.ledger);
+        state.settle(&mut work, 0);
         *added += 1;
         Ok(())
     }

@@ -62,6 +62,7 @@ impl Vault {
             }
         }
         records.extend(self.damage_states()?);
+        self.repeat_drops(&mut records)?;
         journal.begin_generation(self.sealing(), records)?;
         Ok(())
     }
@@ -117,6 +118,8 @@ impl Vault {
         let records = going.chunks(TOMBSTONE_SNAPSHOTS_MAX).map(tombstone).collect::<Result<Vec<_>, StoreError>>()?;
         let targets: Vec<Target> = going.iter().map(|snapshot| (*snapshot, None)).collect();
         self.change_states(&mut journal, &records, &targets)?;
+        drop(journal);
+        self.wake();
         Ok(going.len() as u64)
     }
 

@@ -1,13 +1,14 @@
 //! The upload path: have, put chunks, put nodes, flush. What is answered as durable is on disk in the binding order:
 //! frames, then the rows that name them.
 
-use super::apply::PreparedNode;
+use super::apply::{NOBODY, PreparedNode};
 use super::{Pending, Vault};
 use crate::error::{At, StoreError, Volume};
 use crate::meta::Ticket;
 use crate::meta::rows::{ObjectRow, Place};
-use crate::pack::NewFrame;
+use crate::pack::{Appender, NewFrame};
 use crate::quota::Admission;
+use crate::sync::Mutex;
 use bytes::Bytes;
 use repo_format::FormatError;
 use repo_format::compress::{Codec, Compressor, Decompressor};
@@ -17,6 +18,7 @@ use repo_format::limits::{CHUNK_BYTES_MAX, NODE_BYTES_MAX};
 use repo_format::node::NodeView;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 /// zstd level of nodes: they are small and read often.
 const NODE_ZSTD_LEVEL: i32 = 3;
@@ -98,16 +100,18 @@ fn compress_node(plaintext: &[u8]) -> Result<(Codec, Vec<u8>), FormatError> {
 impl Vault {
     /// Which of `ids` the vault has, soundly, in rows or received.
     pub(crate) fn have(&self, session: &UploadSessionId, ids: &[ObjectId]) -> Result<(Vec<bool>, u64), StoreError> {
-        self.live_session(session)?;
-        let incarnation = self.incarnation();
-        let found = self.known(ids)?;
+        let (found, incarnation) = self.known(session, ids)?;
         Ok((found.into_iter().map(|known| known == Known::Sound).collect(), incarnation))
     }
 
-    fn known(&self, ids: &[ObjectId]) -> Result<Vec<Known>, StoreError> {
-        let pending: Vec<bool> = {
-            let state = self.state.lock();
-            ids.iter().map(|id| state.pending.contains_key(id)).collect()
+    /// Claims `ids` for the session, then looks for them, with the incarnation the answer is true for. In this order:
+    /// what the reaper removes later than the claim it does not remove, what it removed before is not found.
+    fn known(&self, session: &UploadSessionId, ids: &[ObjectId]) -> Result<(Vec<Known>, u64), StoreError> {
+        let now_ns = self.now_ns();
+        let (pending, incarnation): (Vec<bool>, u64) = {
+            let mut state = self.state.lock();
+            state.sessions.claim(session, ids, now_ns)?;
+            (ids.iter().map(|id| state.pending.contains_key(id)).collect(), self.incarnation_of(&state))
         };
         let rows = self.object_rows(ids)?;
         let known = rows.into_iter().zip(pending).map(|(row, pending)| match row {
@@ -116,7 +120,7 @@ impl Vault {
             Some(_) => Known::Sound,
             None => Known::Absent,
         });
-        Ok(known.collect())
+        Ok((known.collect(), incarnation))
     }
 
     /// Verifies, seals and appends chunks. Nothing of the request is kept when one of its records is wrong. Their
@@ -127,7 +131,7 @@ impl Vault {
         objects: &[IncomingObject],
         admission: Option<&Admission>,
     ) -> Result<Received, StoreError> {
-        self.live_session(session)?;
+        self.upload_session(session)?;
         self.check_writable()?;
         let mut codecs = Vec::with_capacity(objects.len());
         for object in objects {
@@ -140,7 +144,7 @@ impl Vault {
             codecs.push(check_record(object, rule)?);
         }
         let ids: Vec<ObjectId> = objects.iter().map(|object| object.id).collect();
-        let known = self.known(&ids)?;
+        let (known, _) = self.known(session, &ids)?;
         let mut plaintext = Vec::new();
         let mut frames = Vec::new();
         let mut sealed: Vec<Sealed> = Vec::new();
@@ -174,7 +178,8 @@ impl Vault {
                 appender.recorded(&place.pack, 1);
                 continue;
             }
-            state.pending.insert(object.id, Pending { row: object.row(*place), heals: row.is_some() });
+            let pending = Pending { row: object.row(*place), heals: row.is_some(), session: *session };
+            state.pending.insert(object.id, pending);
             appending.hand_over(place.frame_len.into());
             received.new_objects += 1;
             received.stored_bytes += u64::from(place.frame_len);
@@ -244,6 +249,9 @@ impl Vault {
                 }
             }
         }
+        if !places.is_empty() {
+            self.upkeep.written_ns.store(self.now_ns(), Ordering::Release);
+        }
         match failed {
             None => Ok(places),
             Some((pack, error)) => {
@@ -267,10 +275,11 @@ impl Vault {
         }
     }
 
-    /// Makes everything received so far durable.
+    /// Makes everything received so far durable, and the session's claims holds: the sender lets go of what it was
+    /// told is there, so that has to stay over a restart as well.
     pub(crate) fn flush(&self, session: &UploadSessionId, incarnation: u64) -> Result<Durable, StoreError> {
-        self.live_session(session)?;
-        let (in_force, _) = self.make_durable(Some(incarnation))?;
+        self.upload_session(session)?;
+        let (in_force, _) = self.make_durable(Some((session, incarnation)))?;
         Ok(Durable { incarnation: in_force, new_objects: 0, stored_bytes: 0 })
     }
 
@@ -280,7 +289,7 @@ impl Vault {
         session: &UploadSessionId,
         objects: &[IncomingObject],
     ) -> Result<Durable, StoreError> {
-        self.live_session(session)?;
+        self.upload_session(session)?;
         self.check_writable()?;
         let mut nodes = Vec::with_capacity(objects.len());
         for object in objects {
@@ -291,7 +300,7 @@ impl Vault {
         self.quota.reserve_logical(session, logical_bytes)?;
         // Only nodes that are not stored yet are sealed and appended.
         let ids: Vec<ObjectId> = nodes.iter().map(|node| node.id).collect();
-        let known = self.known(&ids)?;
+        let (known, _) = self.known(session, &ids)?;
         let (mut frames, mut sealed, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for ((object, node), known) in objects.iter().zip(&nodes).zip(known) {
             if known == Known::Sound || !seen.insert(node.id) {
@@ -350,7 +359,14 @@ impl Vault {
 
     /// Syncs the packs written so far: bytes, then names.
     pub(crate) fn barrier(&self) -> Result<(), StoreError> {
-        let dirty = self.appender.lock().dirty();
+        self.sync_writer(&self.appender)?;
+        self.shared.stats.barrier();
+        Ok(())
+    }
+
+    /// Syncs the packs of one writer: bytes, then names.
+    pub(super) fn sync_writer(&self, writer: &Mutex<Appender>) -> Result<(), StoreError> {
+        let dirty = writer.lock().dirty();
         let directory = crate::pack::packs_directory(&self.directory);
         let mut directory_synced = false;
         for pack in dirty {
@@ -366,23 +382,25 @@ impl Vault {
                 tracing::error!(vault = %self.id, pack = %pack.pack, %error, "sync failed");
                 return Err(StoreError::IncarnationChanged { incarnation: self.incarnation() });
             }
-            self.appender.lock().synced(&pack.pack, pack.len);
+            writer.lock().synced(&pack.pack, pack.len);
         }
-        self.shared.stats.barrier();
         Ok(())
     }
 
     /// A barrier and the rows of everything it covers.
-    pub(crate) fn make_durable(&self, expected: Option<u64>) -> Result<(u64, Ticket), StoreError> {
+    pub(crate) fn make_durable(&self, expected: Option<(&UploadSessionId, u64)>) -> Result<(u64, Ticket), StoreError> {
         self.barrier()?;
         let (incarnation, ticket) = {
             let mut state = self.state.lock();
             let incarnation = self.incarnation_of(&state);
-            if expected.is_some_and(|expected| expected != incarnation) {
-                return Err(StoreError::IncarnationChanged { incarnation });
+            match expected {
+                Some((_, expected)) if expected != incarnation => {
+                    return Err(StoreError::IncarnationChanged { incarnation });
+                }
+                Some((session, _)) => self.hold_claims(&mut state, session)?,
+                None => {}
             }
-            let nobody = UploadSessionId::from_bytes([0; UploadSessionId::LEN]);
-            (incarnation, self.apply(&mut state, &nobody, &[], &HashMap::new())?)
+            (incarnation, self.apply(&mut state, &NOBODY, &[], &HashMap::new())?)
         };
         self.sync(ticket)?;
         Ok((incarnation, ticket))

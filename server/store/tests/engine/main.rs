@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `bed` | the test bed: a store in a temporary folder, and small trees to upload |
 //! | `care` | scrub, damage marks and reports, healing |
+//! | `collect` | garbage collection: what goes, what stays, and why |
 //! | `upload` | the path from chunk to snapshot and back, and every refusal |
 //! | `recovery` | restarts without closing, torn packs, lost index, damaged frames |
 //! | `failure` | the index fails, is lost or damaged; the keyring is old or gone |
@@ -16,6 +17,7 @@
 
 mod bed;
 mod care;
+mod collect;
 mod deletion;
 mod failure;
 mod faults;

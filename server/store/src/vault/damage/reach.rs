@@ -137,7 +137,7 @@ impl Vault {
         if self.meta().scan(&self.id, Table::Damage, &[], 1)?.is_empty() {
             return Ok(Vec::new());
         }
-        let Some(root) = self.live_session(session)?.base_root else { return Ok(Vec::new()) };
+        let Some(root) = self.session_row(session)?.base_root else { return Ok(Vec::new()) };
         let marked: HashSet<ObjectId> = self.damaged_objects()?.into_iter().map(|(id, _)| id).collect();
         let reach = self.reach()?;
         let (mut damaged, mut seen) = (BTreeSet::new(), HashSet::new());
