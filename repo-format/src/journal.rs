@@ -234,11 +234,6 @@ pub struct SealedRecord<'a> {
 }
 
 impl<'a> SealedRecord<'a> {
-    /// Its hash, which the next record carries.
-    pub fn hash(&self) -> [u8; 32] {
-        record_hash(self.bytes)
-    }
-
     /// The whole record as stored.
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
@@ -322,104 +317,6 @@ impl<'a> RawRecord<'a> {
     }
 }
 
-/// A segment file: its header, and its records.
-#[derive(Clone, Debug)]
-pub struct Segment<'a> {
-    /// Its header.
-    pub header: SegmentHeader,
-    bytes: &'a [u8],
-}
-
-impl<'a> Segment<'a> {
-    /// Over the bytes of a whole segment file; reads the header only.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {
-        Ok(Segment { header: SegmentHeader::parse(bytes)?, bytes })
-    }
-
-    /// Its records in order. The first one's `previous` and `sequence` are for the caller to compare with the segment
-    /// before; from then on the chain is checked here.
-    pub const fn records(&self) -> Records<'a> {
-        Records { bytes: self.bytes, offset: SEGMENT_HEADER_BYTES, last: None, ended: false }
-    }
-}
-
-/// Walks the records of a segment. After the first error it ends. [`FormatError::Truncated`] means that nothing valid
-/// follows: a torn tail, as a crash leaves it, whose records were never acknowledged if it is the journal's last
-/// segment. Any other error is damage, or a record of a newer version, before valid records.
-#[derive(Clone, Debug)]
-pub struct Records<'a> {
-    bytes: &'a [u8],
-    offset: usize,
-    /// Sequence and hash of the last good record, skipped ones included.
-    last: Option<(u64, [u8; 32])>,
-    ended: bool,
-}
-
-impl<'a> Records<'a> {
-    /// End of the last good record, bytes from the start of the file.
-    pub const fn offset(&self) -> usize {
-        self.offset
-    }
-
-    /// Sequence and hash of the last good record read, those that were skipped included: what the next one must
-    /// continue.
-    pub const fn tip(&self) -> Option<(u64, [u8; 32])> {
-        self.last
-    }
-
-    fn advance(&mut self) -> Result<Option<SealedRecord<'a>>, FormatError> {
-        while let Some(rest) = self.bytes.get(self.offset..).filter(|rest| !rest.is_empty()) {
-            let raw = RawRecord::parse(rest).map_err(|error| self.torn_or(error, rest))?;
-            if let Some((sequence, hash)) = self.last
-                && (sequence.checked_add(1) != Some(raw.sequence) || hash != raw.previous)
-            {
-                return Err(FormatError::invalid(RECORD, "it does not continue the record before it"));
-            }
-            let (sequence, bytes) = (raw.sequence, raw.bytes);
-            let known = raw.known()?;
-            self.last = Some((sequence, record_hash(bytes)));
-            self.offset += bytes.len();
-            if known.is_some() {
-                return Ok(known);
-            }
-        }
-        Ok(None)
-    }
-
-    /// Tells a torn tail from damage: with damage, a record that continues this journal follows somewhere.
-    fn torn_or(&self, error: FormatError, rest: &[u8]) -> FormatError {
-        let plausible = match self.last {
-            Some((sequence, _)) => sequence..=sequence.saturating_add(SEQUENCE_AHEAD_MAX),
-            None => 0..=u64::MAX,
-        };
-        let follows = (1..rest.len()).any(|at| {
-            // Sequence and length are looked at before the CRC, so the search stays close to linear.
-            let candidate = &rest[at..];
-            let sequence = candidate.get(12..20).and_then(|bytes| bytes.first_chunk());
-            sequence.is_some_and(|bytes| plausible.contains(&u64::from_le_bytes(*bytes)))
-                && RawRecord::parse(candidate).is_ok()
-        });
-        match error {
-            _ if !follows => FormatError::Truncated { what: SEGMENT },
-            FormatError::Truncated { .. } => FormatError::Checksum { what: RECORD },
-            error => error,
-        }
-    }
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<SealedRecord<'a>, FormatError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let item = self.advance().transpose();
-        self.ended = !matches!(item, Some(Ok(_)));
-        item
-    }
-}
-
 /// A whole record found by [`salvage`]: its CRC is right, whatever lies around it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FoundRecord<'a> {
@@ -439,7 +336,11 @@ pub struct FoundRecord<'a> {
 
 /// Every whole record in the bytes of a segment file, in order. The segment's header is not looked at, and behind
 /// damage the next record is looked for byte by byte. Sequences below `first`, or far ahead of it, are no records of
-/// this segment. An undamaged segment is covered without gaps from [`SEGMENT_HEADER_BYTES`] to its end.
+/// this segment.
+///
+/// An undamaged segment is covered without gaps from [`SEGMENT_HEADER_BYTES`] to its end, each record one sequence
+/// behind the one before and naming its hash. Bytes behind the last record are a torn tail, as a crash leaves it, or a
+/// damaged record: only what else is known of the journal tells which.
 pub fn salvage(bytes: &[u8], first: u64) -> Salvaged<'_> {
     Salvaged { bytes, offset: SEGMENT_HEADER_BYTES, plausible: first..=first.saturating_add(SEQUENCE_AHEAD_MAX) }
 }

@@ -11,18 +11,25 @@ mod files {
     use repo_format::crypto::{AwsLc, Portable};
     use repo_format::frame::FrameView;
     use repo_format::id::ObjectId;
-    use repo_format::journal::{CommitRecord, FIRST_PREVIOUS, JournalRecord, Segment};
+    use repo_format::journal::{
+        CommitRecord, FIRST_PREVIOUS, JournalRecord, SEGMENT_HEADER_BYTES, SegmentHeader, salvage,
+    };
     use repo_format::keyring::{Keyring, MasterKey};
     use repo_format::pack::{FOOTER_BYTES, Footer, PACK_HEADER_BYTES, PackHeader, Trailer};
+    use repo_format::record::{
+        DamageRecord, HoldRecord, PackDropRecord, SoftDeleteRecord, TagRecord, TombstoneRecord, UndeleteRecord,
+        VaultDeletionRecord,
+    };
     use std::path::PathBuf;
 
     type Make = fn() -> Vec<u8>;
 
     /// Golden files of this test, and how each is made.
-    const FILES: [(&str, Make); 6] = [
+    const FILES: [(&str, Make); 7] = [
         ("frame_raw.bin", samples::frame_raw),
         ("frame_zstd.bin", samples::frame_zstd),
         ("journal_segment.bin", samples::journal_segment),
+        ("journal_states.bin", samples::journal_states),
         ("keyring.bin", samples::keyring),
         ("master_key.txt", master_key_text),
         ("pack_data.bin", pack_data),
@@ -108,24 +115,54 @@ mod files {
         }
     }
 
+    /// Reads a journal segment and compares every record with what it was made from; answers their payloads.
+    fn check_journal(file: &[u8], generation: u64, records: Vec<JournalRecord>) -> Vec<Vec<u8>> {
+        assert_eq!(SegmentHeader::parse(file).unwrap(), SegmentHeader { vault: samples::VAULT, generation });
+        let mut found = salvage(file, 1);
+        let (mut previous, mut end) = (FIRST_PREVIOUS, SEGMENT_HEADER_BYTES);
+        let mut payloads = Vec::new();
+        for expected in records {
+            let next = found.next().unwrap();
+            assert_eq!(next.offset, end);
+            let sealed = next.record.unwrap().unwrap();
+            let record = sealed.open(&Portable, &samples::VAULT, &samples::data_key()).unwrap();
+            assert_eq!(sealed.open(&AwsLc, &samples::VAULT, &samples::data_key()).unwrap(), record);
+            assert_eq!(record, JournalRecord { previous, ..expected });
+            (previous, end) = (next.hash, next.end);
+            payloads.push(record.payload);
+        }
+        assert!(found.next().is_none());
+        assert_eq!(end, file.len());
+        payloads
+    }
+
     #[test]
     fn journal() {
         let file = golden("journal_segment.bin");
         assert_eq!(file, samples::journal_segment());
-        let segment = Segment::parse(&file).unwrap();
-        assert_eq!((segment.header.vault, segment.header.generation), (samples::VAULT, 1));
-        let mut records = segment.records();
-        let mut previous = FIRST_PREVIOUS;
-        for expected in samples::journal_records() {
-            let sealed = records.next().unwrap().unwrap();
-            let record = sealed.open(&Portable, &samples::VAULT, &samples::data_key()).unwrap();
-            assert_eq!(record, JournalRecord { previous, ..expected });
-            previous = sealed.hash();
+        let payloads = check_journal(&file, 1, samples::journal_records());
+        assert_eq!(CommitRecord::decode(&payloads[0]).unwrap(), samples::commit_record());
+    }
+
+    /// Every record that may follow a commit, one of each in every form it has.
+    #[test]
+    fn journal_of_states() {
+        let file = golden("journal_states.bin");
+        assert_eq!(file, samples::journal_states());
+        let payloads = check_journal(&file, 2, samples::state_records());
+        let [soft_delete, undelete, hold, lift, tag, tombstone, damage, drop, deletion] = payloads.as_slice() else {
+            panic!("not nine records")
+        };
+        assert_eq!(SoftDeleteRecord::decode(soft_delete).unwrap(), samples::soft_delete_record());
+        assert_eq!(UndeleteRecord::decode(undelete).unwrap(), UndeleteRecord { snapshot: samples::SNAPSHOT });
+        for (payload, until_ns) in [(hold, Some(samples::UNTIL_NS)), (lift, None)] {
+            assert_eq!(HoldRecord::decode(payload).unwrap(), HoldRecord { snapshot: samples::SNAPSHOT, until_ns });
         }
-        assert!(records.next().is_none());
-        let commit = segment.records().next().unwrap().unwrap();
-        let commit = commit.open(&AwsLc, &samples::VAULT, &samples::data_key()).unwrap();
-        assert_eq!(CommitRecord::decode(&commit.payload).unwrap(), samples::commit_record());
+        assert_eq!(TagRecord::decode(tag).unwrap(), samples::tag_record());
+        assert_eq!(TombstoneRecord::decode(tombstone).unwrap(), samples::tombstone_record());
+        assert_eq!(DamageRecord::decode(damage).unwrap(), samples::damage_record());
+        assert_eq!(PackDropRecord::decode(drop).unwrap(), samples::pack_drop_record());
+        assert_eq!(VaultDeletionRecord::decode(deletion).unwrap(), samples::vault_deletion_record());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Round trips, the chain, torn tails against damage, and records of a later version.
+//! Round trips, the chain, what is found around torn tails and damage, and records of a later version.
 
 use super::*;
 use crate::crypto::default_aead;
@@ -29,21 +29,20 @@ fn segment(payloads: &[&[u8]]) -> (Vec<u8>, Vec<usize>) {
     (bytes, starts)
 }
 
-/// Payloads of the readable records, the end of the last good one, and the error if there was one.
-type Read = (Vec<Vec<u8>>, usize, Option<FormatError>);
+/// Payloads of the whole records, the end of the last one, and whether they cover the segment up to there.
+type Read = (Vec<Vec<u8>>, usize, bool);
 
-fn read(bytes: &[u8]) -> Result<Read, FormatError> {
-    let mut records = Segment::parse(bytes)?.records();
-    let mut payloads = Vec::new();
-    let mut error = None;
-    for item in records.by_ref() {
-        match item {
-            Ok(sealed) => payloads.push(sealed.open(default_aead(), &VAULT, &key())?.payload),
-            Err(found) => error = Some(found),
-        }
+fn read(bytes: &[u8]) -> Read {
+    let (mut payloads, mut end, mut gapless) = (Vec::new(), SEGMENT_HEADER_BYTES, true);
+    for found in salvage(bytes, 10) {
+        gapless &= found.offset == end;
+        end = found.end;
+        let sealed = found.record.unwrap().unwrap();
+        assert_eq!((sealed.sequence, sealed.previous), (found.sequence, found.previous));
+        assert_eq!(record_hash(&bytes[found.offset..found.end]), found.hash);
+        payloads.push(sealed.open(default_aead(), &VAULT, &key()).unwrap().payload);
     }
-    assert!(records.next().is_none());
-    Ok((payloads, records.offset(), error))
+    (payloads, end, gapless)
 }
 
 /// With a right CRC, whatever `change` does to a record.
@@ -75,87 +74,73 @@ fn layout() {
 }
 
 #[test]
-fn every_flipped_bit_is_detected() {
+fn every_flipped_bit_costs_its_own_record_only() {
     let (bytes, starts) = segment(&[b"one", b"two", b"three"]);
-    assert_eq!(read(&bytes).unwrap(), (vec![b"one".to_vec(), b"two".to_vec(), b"three".to_vec()], starts[3], None));
+    let whole = vec![b"one".to_vec(), b"two".to_vec(), b"three".to_vec()];
+    assert_eq!(read(&bytes), (whole.clone(), starts[3], true));
     for at in 0..bytes.len() {
         for bit in 0..8 {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << bit;
-            match read(&damaged) {
-                Err(_) => assert!(at < SEGMENT_HEADER_BYTES),
-                Ok((payloads, end, error)) => {
-                    let index = starts.iter().rposition(|start| *start <= at).unwrap();
-                    assert_eq!((payloads.len(), end), (index, starts[index]), "byte {at} bit {bit}");
-                    // In the last record damage cannot be told from a torn write; before it, it must be.
-                    let torn = error.unwrap() == FormatError::Truncated { what: SEGMENT };
-                    assert_eq!(torn, index == 2, "byte {at} bit {bit}");
-                }
+            if at < SEGMENT_HEADER_BYTES {
+                assert!(SegmentHeader::parse(&damaged).is_err());
+                assert_eq!(read(&damaged), (whole.clone(), starts[3], true));
+                continue;
             }
+            let index = starts.iter().rposition(|start| *start <= at).unwrap();
+            let mut others = whole.clone();
+            others.remove(index);
+            let end = if index == 2 { starts[2] } else { starts[3] };
+            assert_eq!(read(&damaged), (others, end, index == 2), "byte {at} bit {bit}");
         }
     }
 }
 
 #[test]
-fn a_torn_tail_is_truncated_at_every_length() {
+fn a_torn_tail_costs_the_torn_record_at_every_length() {
     let (bytes, starts) = segment(&[b"one", b"two"]);
     for len in SEGMENT_HEADER_BYTES..=bytes.len() {
-        let (payloads, end, error) = read(&bytes[..len]).unwrap();
         let whole = starts.iter().rposition(|start| *start <= len).unwrap();
-        assert_eq!((payloads.len(), end), (whole, starts[whole]));
-        let clean = starts.contains(&len);
-        assert_eq!(error, (!clean).then_some(FormatError::Truncated { what: SEGMENT }));
+        let (payloads, end, gapless) = read(&bytes[..len]);
+        assert_eq!((payloads.len(), end, gapless), (whole, starts[whole], true));
         // What a file system may leave instead of the data: zeros up to the right length, or something else.
         for filler in [0u8, 0xff] {
             let mut filled = bytes[..len].to_vec();
             filled.resize(bytes.len() + 500, filler);
-            let (payloads, end, error) = read(&filled).unwrap();
-            assert_eq!((payloads.len(), end), (whole, starts[whole]));
-            assert_eq!(error, Some(FormatError::Truncated { what: SEGMENT }));
+            let (payloads, end, gapless) = read(&filled);
+            assert_eq!((payloads.len(), end, gapless), (whole, starts[whole], true));
         }
     }
     for len in 0..SEGMENT_HEADER_BYTES {
-        assert_eq!(read(&bytes[..len]), Err(FormatError::Truncated { what: SEGMENT }));
+        assert_eq!(SegmentHeader::parse(&bytes[..len]), Err(FormatError::Truncated { what: SEGMENT }));
+        assert_eq!(salvage(&bytes[..len], 0).count(), 0);
     }
 }
 
 #[test]
-fn damage_of_the_first_record_is_not_a_torn_tail_however_old_the_journal() {
-    for sequence in [1, 5_000_000_000] {
-        let mut bytes = SegmentHeader { vault: VAULT, generation: 1 }.encode().to_vec();
-        let first = record(sequence, [1; 32], b"one").seal(default_aead(), &VAULT, &key(), &NONCE).unwrap();
-        let second = record(sequence + 1, record_hash(&first), b"two");
-        bytes.extend_from_slice(&first);
-        bytes.extend_from_slice(&second.seal(default_aead(), &VAULT, &key(), &NONCE).unwrap());
-        for at in SEGMENT_HEADER_BYTES..SEGMENT_HEADER_BYTES + first.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 0x10;
-            let (payloads, end, error) = read(&damaged).unwrap();
-            assert_eq!((payloads.len(), end), (0, SEGMENT_HEADER_BYTES));
-            assert_ne!(error.unwrap(), FormatError::Truncated { what: SEGMENT }, "byte {at}");
-        }
-    }
-}
-
-#[test]
-fn records_that_do_not_continue_the_chain_are_refused() {
+fn records_name_the_one_before() {
     let (bytes, starts) = segment(&[b"one", b"two", b"three"]);
-    let piece = |index: usize| &bytes[starts[index]..starts[index + 1]];
-    let header = &bytes[..SEGMENT_HEADER_BYTES];
-    let broken = Some(FormatError::invalid(RECORD, "it does not continue the record before it"));
-    let dropped = [header, piece(0), piece(2)].concat();
-    assert_eq!(read(&dropped).unwrap(), (vec![b"one".to_vec()], starts[1], broken.clone()));
-    let repeated = [header, piece(0), piece(0)].concat();
-    assert_eq!(read(&repeated).unwrap().2, broken);
-    let other = record(11, [1; 32], b"two").seal(default_aead(), &VAULT, &key(), &NONCE).unwrap();
-    assert_eq!(read(&[header, piece(0), &other].concat()).unwrap().2, broken);
-    // A segment may begin in the middle of the journal: its first record is for the caller to compare.
-    let later = [header, piece(1), piece(2)].concat();
-    let mut records = Segment::parse(&later).unwrap().records();
-    let first = records.next().unwrap().unwrap();
-    assert_eq!((first.sequence, first.previous), (11, record_hash(piece(0))));
-    assert_eq!(records.next().unwrap().unwrap().previous, first.hash());
-    assert_eq!(records.tip().unwrap().0, 12);
+    let found: Vec<FoundRecord<'_>> = salvage(&bytes, 10).collect();
+    assert_eq!(found[0].previous, FIRST_PREVIOUS);
+    for (index, pair) in found.windows(2).enumerate() {
+        assert_eq!(pair[0].hash, pair[1].previous);
+        assert_eq!(pair[0].sequence + 1, pair[1].sequence);
+        assert_eq!((pair[0].offset, pair[0].end), (starts[index], starts[index + 1]));
+    }
+}
+
+#[test]
+fn what_is_numbered_below_the_segment_or_far_above_it_is_no_record_of_it() {
+    let (bytes, _) = segment(&[b"ten", b"eleven"]);
+    let sequences = |first: u64| salvage(&bytes, first).map(|found| found.sequence).collect::<Vec<_>>();
+    assert_eq!(sequences(10), [10, 11]);
+    assert_eq!(sequences(0), [10, 11]);
+    assert_eq!(sequences(11), [11]);
+    assert_eq!(sequences(12), []);
+    let far = record(11 + SEQUENCE_AHEAD_MAX, FIRST_PREVIOUS, b"far");
+    let far = [&bytes[..64], &far.seal(default_aead(), &VAULT, &key(), &NONCE).unwrap()].concat();
+    assert_eq!(salvage(&far, 10).count(), 0);
+    assert_eq!(salvage(&far, 11).count(), 1);
 }
 
 #[test]
@@ -182,19 +167,17 @@ fn an_unknown_kind_is_skipped_only_if_it_says_so() {
         let unknown = seal_record(default_aead(), &VAULT, &key(), &NONCE, (200, flags), &unknown).unwrap();
         let known = record(11, record_hash(&unknown), b"known");
         let known = known.seal(default_aead(), &VAULT, &key(), &NONCE).unwrap();
-        let (payloads, _, error) = read(&[header.as_slice(), &unknown, &known].concat()).unwrap();
-        assert_eq!(payloads.len(), usize::from(skipped));
-        assert_eq!(error.is_none(), skipped);
-        assert!(!matches!(error, Some(FormatError::Truncated { .. })), "not a torn tail");
-        // A segment that ends with a skipped record still says what to continue.
-        let only = [header.as_slice(), &unknown].concat();
-        let mut records = Segment::parse(&only).unwrap().records();
-        assert_eq!(records.next().is_none(), skipped);
-        assert_eq!(records.tip(), skipped.then(|| (10, record_hash(&unknown))));
+        let bytes = [header.as_slice(), &unknown, &known].concat();
+        let found: Vec<FoundRecord<'_>> = salvage(&bytes, 10).collect();
+        // Either way it is a whole record, which the next one continues: no damage.
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].hash, found[1].previous);
+        assert_eq!(found[0].record == Ok(None), skipped);
+        assert_eq!(found[0].record.is_err(), !skipped);
     }
     // A known kind may carry the flag too.
     let flagged = seal_record(default_aead(), &VAULT, &key(), &NONCE, (5, 1), &record(10, [0; 32], b"x")).unwrap();
-    assert_eq!(read(&[header.as_slice(), &flagged].concat()).unwrap().0.len(), 1);
+    assert_eq!(read(&[header.as_slice(), &flagged].concat()).0.len(), 1);
 }
 
 #[test]
@@ -217,14 +200,14 @@ fn segment_headers_of_another_time_have_their_own_errors() {
 fn the_largest_record_is_read_and_a_larger_one_never_written() {
     let payload = vec![5; JOURNAL_RECORD_BYTES_MAX - RECORD_OVERHEAD_BYTES];
     let (bytes, _) = segment(&[&payload, b"next"]);
-    assert_eq!(read(&bytes).unwrap().0, vec![payload.clone(), b"next".to_vec()]);
+    assert_eq!(read(&bytes).0, vec![payload.clone(), b"next".to_vec()]);
     let too_long = record(1, FIRST_PREVIOUS, &[payload.as_slice(), b"x"].concat());
     let error = too_long.seal(default_aead(), &VAULT, &key(), &NONCE).unwrap_err();
     assert!(matches!(error, FormatError::Limit { what: "journal record bytes", .. }));
     // The same claim in damaged bytes is not believed.
     let mut long = bytes;
     long[SEGMENT_HEADER_BYTES..SEGMENT_HEADER_BYTES + 4].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(matches!(read(&long).unwrap().2, Some(FormatError::Limit { .. })));
+    assert_eq!(read(&long).0, vec![b"next".to_vec()]);
 }
 
 fn commit() -> CommitRecord {
@@ -297,18 +280,19 @@ proptest! {
     fn segments_round_trip(payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..10)) {
         let slices: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
         let (bytes, starts) = segment(&slices);
-        prop_assert_eq!(read(&bytes).unwrap(), (payloads, *starts.last().unwrap(), None));
+        prop_assert_eq!(read(&bytes), (payloads, *starts.last().unwrap(), true));
     }
 
     #[test]
     fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300), len in 90u32..300) {
         let header = SegmentHeader { vault: VAULT, generation: 1 }.encode();
-        let _ = Segment::parse(&bytes).map(|segment| segment.records().count());
+        let _ = SegmentHeader::parse(&bytes);
+        let _ = salvage(&bytes, 0).count();
         let mut record = [&len.to_le_bytes(), bytes.as_slice()].concat();
         for _ in 0..2 {
             let segment = [header.as_slice(), &record].concat();
-            for sealed in Segment::parse(&segment).unwrap().records().flatten() {
-                let _ = sealed.open(default_aead(), &VAULT, &key());
+            for found in salvage(&segment, 0) {
+                let _ = found.record.map(|sealed| sealed.map(|sealed| sealed.open(default_aead(), &VAULT, &key())));
             }
             // Once more with a right CRC where the length says.
             let end = (len as usize).min(record.len());

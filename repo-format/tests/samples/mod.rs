@@ -14,6 +14,10 @@ use repo_format::keys::{DataKey, IdKeys, VaultRootKey};
 use repo_format::node::BuiltNode;
 use repo_format::pack::{PackHeader, PackKind, TrailerBuilder, TrailerEntry};
 use repo_format::pathmap::PathMapBuilder;
+use repo_format::record::{
+    DamageRecord, DamagedFrame, HoldRecord, PackDropRecord, SoftDeleteRecord, TagRecord, TombstoneRecord,
+    UndeleteRecord, VaultDeletionRecord,
+};
 
 /// The vault of every sample.
 pub const VAULT: VaultId = VaultId::from_bytes(*b"golden vault 001");
@@ -116,15 +120,75 @@ pub fn journal_records() -> Vec<JournalRecord> {
 
 /// A generation with one snapshot and its end mark.
 pub fn journal_segment() -> Vec<u8> {
-    let mut out = SegmentHeader { vault: VAULT, generation: 1 }.encode().to_vec();
+    segment_of(1, 10, journal_records())
+}
+
+/// A segment of `records`, chained, the first with nonce number `first_nonce`.
+fn segment_of(generation: u64, first_nonce: u8, records: Vec<JournalRecord>) -> Vec<u8> {
+    let mut out = SegmentHeader { vault: VAULT, generation }.encode().to_vec();
     let mut previous = FIRST_PREVIOUS;
-    for (number, record) in (10..).zip(journal_records()) {
+    for (number, record) in (first_nonce..).zip(records) {
         let stored = JournalRecord { previous, ..record }.seal(default_aead(), &VAULT, &data_key(), &nonce(number));
         let stored = stored.unwrap();
         previous = record_hash(&stored);
         out.extend_from_slice(&stored);
     }
     out
+}
+
+/// The snapshot whose states change in [`journal_states`].
+pub const SNAPSHOT: SnapshotId = SnapshotId::from_bytes(*b"golden snapshot1");
+/// Until when it is held, or can be brought back.
+pub const UNTIL_NS: i64 = 1_700_086_400_123_456_789;
+
+pub fn soft_delete_record() -> SoftDeleteRecord {
+    let (deleted_ns, by) = (UNTIL_NS - 86_400_000_000_000, "anna müller".into());
+    SoftDeleteRecord { snapshot: SNAPSHOT, deleted_ns, until_ns: UNTIL_NS, by }
+}
+
+pub fn tag_record() -> TagRecord {
+    TagRecord { snapshot: SNAPSHOT, tags: vec!["before-upgrade".into(), "büro".into()] }
+}
+
+pub fn tombstone_record() -> TombstoneRecord {
+    TombstoneRecord { snapshots: vec![SNAPSHOT, SnapshotId::from_bytes(*b"golden snapshot2")] }
+}
+
+pub fn damage_record() -> DamageRecord {
+    let id = ObjectId::from(id_keys().chunk_id(RAW));
+    DamageRecord { frames: vec![DamagedFrame { id, pack: PACK.pack, offset: 64 }] }
+}
+
+pub fn pack_drop_record() -> PackDropRecord {
+    PackDropRecord { packs: vec![PACK.pack, PackId { epoch: u32::MAX, sequence: 0 }] }
+}
+
+pub fn vault_deletion_record() -> VaultDeletionRecord {
+    VaultDeletionRecord { decided_ns: UNTIL_NS }
+}
+
+/// The records of [`journal_states`], in order.
+pub fn state_records() -> Vec<JournalRecord> {
+    let hold = |until_ns| HoldRecord { snapshot: SNAPSHOT, until_ns }.encode();
+    let records = [
+        (RecordKind::SoftDelete, soft_delete_record().encode().unwrap()),
+        (RecordKind::Undelete, UndeleteRecord { snapshot: SNAPSHOT }.encode()),
+        (RecordKind::Hold, hold(Some(UNTIL_NS))),
+        (RecordKind::Hold, hold(None)),
+        (RecordKind::Tag, tag_record().encode().unwrap()),
+        (RecordKind::Tombstone, tombstone_record().encode().unwrap()),
+        (RecordKind::Damage, damage_record().encode().unwrap()),
+        (RecordKind::PackDrop, pack_drop_record().encode().unwrap()),
+        (RecordKind::VaultDeletion, vault_deletion_record().encode()),
+    ];
+    let record =
+        |(sequence, (kind, payload))| JournalRecord { kind, epoch: 9, sequence, previous: FIRST_PREVIOUS, payload };
+    (3..).zip(records).map(record).collect()
+}
+
+/// Everything that may happen after a commit.
+pub fn journal_states() -> Vec<u8> {
+    segment_of(2, 20, state_records())
 }
 
 /// "Random" bytes of the keyring.
@@ -212,7 +276,15 @@ pub fn seeds(name: &str) -> Vec<(String, Vec<u8>)> {
             let body: usize = 64 + frames.iter().map(Vec::len).sum::<usize>();
             one(pack_of(&frames)[body..].to_vec())
         }
-        "journal_segment" => one(journal_segment()),
+        "journal_segment" => vec![("valid".into(), journal_segment()), ("states".into(), journal_states())],
+        "state_record" => {
+            // The first byte says which record the rest is.
+            let seed = |record: JournalRecord| {
+                let bytes = [&[record.kind.byte()], record.payload.as_slice()].concat();
+                (format!("{:02}_{:?}", record.sequence, record.kind).to_lowercase(), bytes)
+            };
+            state_records().into_iter().map(seed).collect()
+        }
         "commit_record" => one(commit_record().encode().unwrap()),
         "keyring" => one(keyring()),
         "master_key" => one(MasterKey::from_bytes(MASTER).to_text().unwrap().as_bytes().to_vec()),
