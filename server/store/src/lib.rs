@@ -31,8 +31,9 @@ pub use settings::StoreSettings;
 pub use stats::StatsReading;
 pub use store::{OpenIndex, RebuildReport, Store, VaultReader};
 pub use vault::{
-    CommitInput, DamageReport, DamagedObject, DamagedPath, DamagedSnapshot, Delivered, Durable, IncomingObject,
-    Maintained, PathDamage, Received, Recovered, ScrubProgress, ScrubStep, StoredObject, VaultSpace,
+    AuditRepair, AuditReport, CommitInput, DamageReport, DamagedObject, DamagedPath, DamagedSnapshot, Delivered,
+    Durable, IncomingObject, Maintained, PathDamage, Received, Recovered, ScrubProgress, ScrubStep, StoredObject,
+    VaultSpace,
 };
 pub use vault_deletion::DeletionReceipt;
 pub use vault_state::VaultState;

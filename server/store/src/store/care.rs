@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::error::StoreError;
-use crate::vault::{DamageReport, ScrubProgress, ScrubStep};
+use crate::vault::{AuditRepair, AuditReport, DamageReport, ScrubProgress, ScrubStep};
 use repo_format::id::{ObjectId, UploadSessionId, VaultId};
 
 impl Store {
@@ -30,5 +30,17 @@ impl Store {
     /// Objects of an upload session's base snapshot that are damaged now: it may send them although nothing changed.
     pub fn damaged_in_base(&self, vault: &VaultId, session: &UploadSessionId) -> Result<Vec<ObjectId>, StoreError> {
         self.vault(vault)?.damaged_in_base(session)
+    }
+
+    /// Counts all references of a vault again beside live traffic, and compares. Counts that are too low are raised at
+    /// once; more is corrected only where `repair` says so. `go_on` is asked after every thousand objects, for pacing;
+    /// `false` ends the audit there. Blocks until done, a vault of ten million chunks for minutes.
+    pub fn audit(
+        &self,
+        vault: &VaultId,
+        repair: AuditRepair,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<AuditReport, StoreError> {
+        self.vault(vault)?.audit(repair, &mut go_on)
     }
 }

@@ -1,6 +1,7 @@
 //! The gate between a vault and its index rows. Once fenced, a vault changes nothing any more, neither rows nor files:
 //! what is opened, rebuilt or deleted in its place has the vault to itself, however many calls still hold the old one.
 
+use super::audit::ChangeLog;
 use super::{Shared, Vault};
 use crate::error::StoreError;
 use crate::index_volume::IndexVolume;
@@ -36,16 +37,29 @@ pub(crate) struct Gate {
     fence: RwLock<Option<Fence>>,
     /// The first damage that was found in the index.
     damage: OnceLock<String>,
+    /// What changes while an audit counts.
+    changes: ChangeLog,
 }
 
 impl Gate {
     pub(crate) fn new(vault: VaultId, meta: Arc<dyn MetaStore>, index_volume: Arc<IndexVolume>) -> Self {
-        Gate { vault, meta, index_volume, fence: RwLock::new(None), damage: OnceLock::new() }
+        Gate {
+            vault,
+            meta,
+            index_volume,
+            fence: RwLock::new(None),
+            damage: OnceLock::new(),
+            changes: ChangeLog::default(),
+        }
     }
 
     /// What was found damaged in the index rows of this vault.
     pub(crate) fn damage(&self) -> Option<&str> {
         self.damage.get().map(String::as_str)
+    }
+
+    pub(crate) const fn changes(&self) -> &ChangeLog {
+        &self.changes
     }
 
     fn pass<T>(&self, call: impl FnOnce(&dyn MetaStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -95,7 +109,10 @@ impl MetaStore for Gate {
         self.pass(|meta| meta.scan(vault, table, from, limit))
     }
     fn write(&self, vault: &VaultId, batch: Batch) -> Result<Ticket, StoreError> {
-        self.pass_write(|meta| meta.write(vault, batch))
+        self.pass_write(|meta| {
+            self.changes.note(meta, vault, &batch)?;
+            meta.write(vault, batch)
+        })
     }
     fn written(&self) -> Ticket {
         self.meta.written()

@@ -5,6 +5,7 @@
 //! sync but `maintenance` and `journal`.
 
 mod apply;
+mod audit;
 mod claims;
 mod commit;
 mod compact;
@@ -22,6 +23,7 @@ mod scrub;
 mod states;
 mod upload;
 
+pub use audit::{AuditRepair, AuditReport};
 pub use commit::CommitInput;
 pub use damage::{DamageReport, DamagedObject, DamagedPath, DamagedSnapshot, PathDamage};
 pub use maintain::{Maintained, VaultSpace};
@@ -101,6 +103,8 @@ pub(crate) struct Vault {
     upkeep: Upkeep,
     /// Packs that the journal says were dropped.
     drops: Mutex<Drops>,
+    /// Held while an audit runs.
+    auditing: parking_lot::Mutex<()>,
 }
 
 /// What the monitor guards.

@@ -146,6 +146,7 @@ impl Vault {
             keys,
             damage_memory: DamageMemory::default(),
             scrub: Mutex::default(),
+            auditing: parking_lot::Mutex::new(()),
         };
         let (whole, sequence) = {
             let journal = vault.journal.lock();

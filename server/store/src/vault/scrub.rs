@@ -223,13 +223,13 @@ impl Vault {
                 return Ok(Some(check));
             }
         }
-        let verdict = self.judge(&check)?;
+        let verdict = self.verdict(&check)?;
         self.conclude(&check.pack, verdict, step)?;
         Ok(None)
     }
 
     /// Finds which frames the bad stripes hit; and whether marks on this pack's frames still hold.
-    fn judge(&self, check: &PackCheck) -> Result<Verdict, StoreError> {
+    fn verdict(&self, check: &PackCheck) -> Result<Verdict, StoreError> {
         let mut verdict = Verdict::default();
         let place = |frame: &FoundFrame| Place { pack: check.pack, offset: frame.offset, frame_len: frame.frame_len };
         let mut header = [0; PACK_HEADER_BYTES];

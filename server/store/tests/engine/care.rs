@@ -10,7 +10,7 @@ use store::{CommitInput, DamageReport, PathDamage, ScrubStep, Store, StoreError}
 const FOREVER: i64 = i64::MAX;
 
 /// Changes `count` bytes of a file at `offset`.
-fn rot(path: &Path, offset: u64, count: usize) {
+pub fn rot(path: &Path, offset: u64, count: usize) {
     let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut bytes = vec![0; count];
     file.seek(SeekFrom::Start(offset)).unwrap();
@@ -28,7 +28,7 @@ fn frame_of(pack: &Path, id: &ObjectId) -> Option<u64> {
     bytes.windows(32).position(|window| window == id.as_bytes()).map(|at| at as u64 - 20)
 }
 
-fn rot_object(bed: &Bed, id: &ObjectId) {
+pub fn rot_object(bed: &Bed, id: &ObjectId) {
     let hit = bed.packs().into_iter().find_map(|pack| frame_of(&pack, id).map(|at| (pack, at))).unwrap();
     rot(&hit.0, hit.1 + 100, 3);
 }

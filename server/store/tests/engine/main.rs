@@ -3,6 +3,7 @@
 //! | module | what it shows |
 //! |---|---|
 //! | `bed` | the test bed: a store in a temporary folder, and small trees to upload |
+//! | `audit` | counting everything again beside live traffic |
 //! | `care` | scrub, damage marks and reports, healing |
 //! | `collect` | garbage collection: what goes, what stays, and why |
 //! | `upload` | the path from chunk to snapshot and back, and every refusal |
@@ -15,6 +16,7 @@
 //! | `states` | what happens to a snapshot after its commit |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
+mod audit;
 mod bed;
 mod care;
 mod collect;
