@@ -22,7 +22,7 @@ pub struct Customer {
 }
 
 /// A user, addressed as `CUSTOMER/USER`, or `USER` in the default customer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName {
     /// Customer's name.
     pub customer: String,

@@ -15,6 +15,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "accounts", include_str!("../migrations/0001_accounts.sql")),
     (2, "states", include_str!("../migrations/0002_states.sql")),
+    (3, "quotas", include_str!("../migrations/0003_quotas.sql")),
 ];
 
 /// The accounts database.
