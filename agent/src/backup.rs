@@ -26,6 +26,7 @@ use crate::report::{Report, human_bytes};
 use crate::stop::Stop;
 use api::browse::Snapshot;
 use api::problem::Code;
+use api::quota::{QuotaKind, QuotaNotice};
 use api::upload::{BeginUpload, Commit, RunSummary, UploadSession};
 use progress::{Estimate, Ticker};
 use repo_format::entry::{Entry, EntryKind, PathKey, Profile, Time};
@@ -91,6 +92,8 @@ pub struct BackupResult {
     pub duration_ms: u64,
     /// Requests repeated because the server was away or busy.
     pub retries: u64,
+    /// Soft limits that are passed.
+    pub quota_notices: Vec<QuotaNotice>,
 }
 
 /// The series of some paths: the sorted absolute paths, without a slash at their end.
@@ -155,12 +158,12 @@ pub fn backup(
     }));
     drop((ticker, estimate));
     report.end_progress();
-    let (snapshot, root, cache) = match outcome {
+    let Made { snapshot, notices, root, cache } = match outcome {
         Ok(made) => made,
         Err(error) => {
-            // What was received stays available to the next run for a while; only a command's own failure says that
-            // nothing of it is wanted.
-            if matches!(error, AgentError::CommandFailed(_)) {
+            // What was received stays available to the next run for a while. A command's own failure says that nothing of
+            // it is wanted, and where a quota is reached it must not take the room of what is.
+            if matches!(error, AgentError::CommandFailed(_)) || error.code() == Some(Code::QuotaExceeded) {
                 connection.client.abandon(&connection.vault, &session.id).ok();
             }
             return Err(error);
@@ -171,12 +174,16 @@ pub fn backup(
     {
         report.remark(b"", &format!("the cache could not be written, the next backup takes longer: {error}"));
     }
+    for notice in &notices {
+        report.remark(b"", &notice_text(notice));
+    }
     Ok(BackupResult {
         event: "summary",
         snapshot,
         counters: counters.counts(),
         duration_ms: clock.elapsed().as_millis() as u64,
         retries: connection.client.retries(),
+        quota_notices: notices,
     })
 }
 
@@ -227,7 +234,12 @@ struct Attempt<'a> {
     started: Time,
 }
 
-type Made = (Snapshot, NodeId, Option<CacheWriters>);
+struct Made {
+    snapshot: Snapshot,
+    notices: Vec<QuotaNotice>,
+    root: NodeId,
+    cache: Option<CacheWriters>,
+}
 
 impl Attempt<'_> {
     fn make(
@@ -240,8 +252,8 @@ impl Attempt<'_> {
             Source::Paths { roots, options } => self.scan(&roots, *options)?,
             Source::Stream { name, input } => (self.stream(&name, input)?, None),
         };
-        let snapshot = threads.finish(|| commit(&root))?;
-        Ok((snapshot, root, cache))
+        let (snapshot, notices) = threads.finish(|| commit(&root))?;
+        Ok(Made { snapshot, notices, root, cache })
     }
 
     fn scan(&self, roots: &[PathBuf], mut options: ScanOptions) -> Result<(NodeId, Option<CacheWriters>), AgentError> {
@@ -326,6 +338,22 @@ pub fn summary_text(result: &BackupResult) -> String {
         counts.chunks_sent,
         human_bytes(counts.bytes_added),
         if counts.warnings > 0 { format!("; {} warnings", counts.warnings) } else { String::new() },
+    )
+}
+
+/// Text of a soft limit that is passed.
+fn notice_text(notice: &QuotaNotice) -> String {
+    let kind = match notice.kind {
+        QuotaKind::Physical => "physical",
+        QuotaKind::Logical => "logical",
+    };
+    let end = notice.hard_bytes.map(|hard| format!("; backups are refused above {}", human_bytes(hard)));
+    format!(
+        "the {kind} quota of {} is above its soft limit: {} of {} are used{}",
+        notice.limit,
+        human_bytes(notice.used_bytes),
+        human_bytes(notice.soft_bytes),
+        end.unwrap_or_default(),
     )
 }
 

@@ -1,6 +1,7 @@
 //! Why a command fails, chosen by what the person must do about it, and which exit code that is.
 
 use crate::client::ClientError;
+use api::problem::Code;
 use repo_format::FormatError;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,14 @@ impl From<ClientError> for AgentError {
 }
 
 impl AgentError {
+    /// The server's code, when it refused.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            AgentError::Server(error) => error.code(),
+            _ => None,
+        }
+    }
+
     /// A failure of `path`.
     pub fn file(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         AgentError::File { path: path.as_ref().to_path_buf(), source }

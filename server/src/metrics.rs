@@ -1,11 +1,15 @@
 //! Prometheus metrics: names, labels and their bounds. Labels are route patterns, methods, statuses and fixed words;
 //! never a path, a vault or a name, so the number of series has a bound.
 
+mod quota;
+
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use quota::QuotaMetrics;
 use std::time::Duration;
+use store::QuotaReading;
 
 const LATENCY_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const HANDSHAKE_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
@@ -32,6 +36,7 @@ pub struct Metrics {
     master_key_unconfirmed: IntGauge,
     draining: IntGauge,
     disk_full: IntGauge,
+    quotas: QuotaMetrics,
 }
 
 /// What the vaults hold together, for the gauges.
@@ -121,6 +126,7 @@ impl Metrics {
             )?,
             draining: single("holdfast_draining", "1 while the server goes down")?,
             disk_full: single("holdfast_disk_full", "1 while the disk is at its reserve and uploads are refused")?,
+            quotas: QuotaMetrics::new(&registry)?,
             registry,
         })
     }
@@ -195,6 +201,11 @@ impl Metrics {
         self.master_key_unconfirmed.set(i64::from(unconfirmed));
         self.draining.set(i64::from(draining));
         self.disk_full.set(i64::from(disk_full));
+    }
+
+    /// Sets the metrics of quotas.
+    pub fn set_quotas(&self, readings: &[QuotaReading], refusals: u64) {
+        self.quotas.set(readings, refusals);
     }
 
     /// Everything in the text format.

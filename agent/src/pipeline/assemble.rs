@@ -186,7 +186,7 @@ impl<'r> Assembler<'r> {
         if let (Some(cache), Some(record)) = (&mut self.cache, record) {
             cache.files.push(&key, &record)?;
         }
-        self.store(nodes)
+        self.store(nodes, None)
     }
 
     fn count(&self, entry: &Entry) {
@@ -201,13 +201,15 @@ impl<'r> Assembler<'r> {
         }
     }
 
-    fn store(&mut self, nodes: Vec<repo_format::node::BuiltNode>) -> Result<(), AgentError> {
+    /// The root is sent even when the base snapshot has it: the answer to it says that the snapshot has room, so that
+    /// the commit cannot be refused for want of it.
+    fn store(&mut self, nodes: Vec<repo_format::node::BuiltNode>, root: Option<NodeId>) -> Result<(), AgentError> {
         for node in nodes {
             let (codec, payload) = self.nodes.compress(&node)?;
             if let Some(cache) = &mut self.cache {
                 cache.nodes.push(&node, codec, &payload)?;
             }
-            if self.base.is_some_and(|base| base.has(&node.id)) {
+            if Some(node.id) != root && self.base.is_some_and(|base| base.has(&node.id)) {
                 add(&self.run.counters.nodes_unchanged, 1);
             } else {
                 self.run.uploader.node(&node, codec, payload)?;
@@ -222,7 +224,7 @@ impl<'r> Assembler<'r> {
         let mut nodes = Vec::new();
         let builder = std::mem::replace(&mut self.builder, PathMapBuilder::new(&self.run.keys));
         let root = builder.finish(&mut |node| nodes.push(node))?;
-        self.store(nodes)?;
+        self.store(nodes, Some(root))?;
         Ok((root, self.cache))
     }
 }

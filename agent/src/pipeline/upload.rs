@@ -13,6 +13,7 @@ use crate::error::AgentError;
 use crate::stop::{STOP_POLL, Stop};
 use api::objects::{put_end, put_head};
 use api::problem::Code;
+use api::quota::QuotaNotice;
 use api::upload::{Commit, HAVE_IDS_MAX, UploadSession};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Condvar, Mutex};
@@ -49,6 +50,8 @@ struct Shared {
     progress: Condvar,
     finishing: AtomicBool,
     done: AtomicBool,
+    /// Of the last durable answer.
+    notices: Mutex<Vec<QuotaNotice>>,
 }
 
 /// The running threads; [`UploadThreads::finish`] waits for everything to be durable.
@@ -80,6 +83,7 @@ pub fn start(
         progress: Condvar::new(),
         finishing: AtomicBool::new(false),
         done: AtomicBool::new(false),
+        notices: Mutex::new(session.notices.clone()),
     });
     let mut threads = Vec::new();
     let mut spawn = |name: &str, run: fn(&Shared) -> Result<(), AgentError>| {
@@ -138,13 +142,19 @@ impl Uploader {
 }
 
 impl UploadThreads {
-    /// Waits until everything submitted is durable, and commits what `commit` says then.
-    pub fn finish(mut self, commit: impl FnOnce() -> Commit) -> Result<api::browse::Snapshot, AgentError> {
+    /// Waits until everything submitted is durable, and commits what `commit` says then. Answers also which soft limits
+    /// were passed at the end.
+    pub fn finish(
+        mut self,
+        commit: impl FnOnce() -> Commit,
+    ) -> Result<(api::browse::Snapshot, Vec<QuotaNotice>), AgentError> {
         self.shared.finishing.store(true, Ordering::SeqCst);
         self.shared.wake_all();
         self.join();
         self.shared.stop.check()?;
-        Ok(self.shared.client.commit(&self.shared.vault, &self.shared.session, &commit())?)
+        let snapshot = self.shared.client.commit(&self.shared.vault, &self.shared.session, &commit())?;
+        let notices = std::mem::take(&mut *self.shared.notices.lock());
+        Ok((snapshot, notices))
     }
 
     fn join(&mut self) {
@@ -274,6 +284,11 @@ impl Shared {
                     self.incarnation_changed(changed);
                 }
                 Err(error) if error.code() == Some(Code::IncarnationChanged) => window.ask_again(ids),
+                // What another upload or a lost answer of our own has stored meanwhile needs no room: asked for again,
+                // only what is still absent is sent a second time, and then the refusal stands.
+                Err(error) if error.code() == Some(Code::QuotaExceeded) && chunks.iter().all(|chunk| !chunk.again) => {
+                    window.ask_again(ids);
+                }
                 Err(error) => return Err(error.into()),
             }
             self.questions.notify_all();
@@ -375,7 +390,9 @@ impl Shared {
     /// Sends nodes in as few bodies as fit, or flushes; the incarnation of the last answer.
     fn make_durable(&self, nodes: &[KeptNode], incarnation: u64) -> Result<u64, ClientError> {
         if nodes.is_empty() {
-            return Ok(self.client.flush(&self.vault, &self.session, incarnation)?.incarnation);
+            let answer = self.client.flush(&self.vault, &self.session, incarnation)?;
+            *self.notices.lock() = answer.notices;
+            return Ok(answer.incarnation);
         }
         let mut last = incarnation;
         let mut rest = nodes;
@@ -396,6 +413,7 @@ impl Shared {
             add(&self.counters.objects_added, answer.new_objects);
             add(&self.counters.bytes_added, answer.stored_bytes);
             last = answer.incarnation;
+            *self.notices.lock() = answer.notices;
             rest = later;
         }
         Ok(last)

@@ -195,7 +195,7 @@ fn json(value: &impl serde::Serialize) -> Answer {
 fn problem(status: u16, code: Code, missing: Vec<String>) -> Answer {
     let detail = format!("refused: {code:?}");
     let kind = "urn:holdfast:problem".to_owned();
-    let body = Problem { kind, title: String::new(), status, detail, code, instance: None, missing };
+    let body = Problem { kind, title: String::new(), status, detail, code, instance: None, missing, quota: None };
     Answer { status, ..json(&body) }
 }
 
@@ -235,7 +235,7 @@ impl FakeServer {
                 let base_damaged = state.damaged.iter().map(ObjectId::to_string).collect();
                 let session = Session { computer: begin.computer, series: begin.series, committed: None };
                 state.sessions.insert(id.clone(), session);
-                json(&UploadSession { id, incarnation: state.incarnation, base_damaged })
+                json(&UploadSession { id, incarnation: state.incarnation, base_damaged, notices: Vec::new() })
             }
             (Method::Delete, ["vaults", VAULT, "uploads", id]) => {
                 state.sessions.remove(*id);
@@ -319,7 +319,7 @@ impl FakeServer {
                 let stored_bytes = new.values().map(|stored| stored.payload.len() as u64).sum();
                 state.received.extend(new);
                 state.make_durable();
-                json(&Durable { incarnation: state.incarnation, new_objects, stored_bytes })
+                json(&Durable { incarnation: state.incarnation, new_objects, stored_bytes, notices: Vec::new() })
             }
             "flush" => {
                 let flush: Flush = serde_json::from_slice(body).unwrap();
@@ -327,7 +327,7 @@ impl FakeServer {
                     return problem(409, Code::IncarnationChanged, Vec::new());
                 }
                 state.make_durable();
-                json(&Durable { incarnation: state.incarnation, new_objects: 0, stored_bytes: 0 })
+                json(&Durable { incarnation: state.incarnation, new_objects: 0, stored_bytes: 0, notices: Vec::new() })
             }
             "commit" => {
                 let commit: Commit = serde_json::from_slice(body).unwrap();

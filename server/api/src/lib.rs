@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod browse;
 pub mod objects;
 pub mod problem;
+pub mod quota;
 pub mod retention;
 pub mod states;
 pub mod upload;

@@ -1,5 +1,6 @@
 //! Errors on the wire: RFC 9457 problem documents with stable codes.
 
+use crate::quota::QuotaFigures;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -83,4 +84,7 @@ pub struct Problem {
     /// With `missing_objects`: ids of what must be sent again.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub missing: Vec<String>,
+    /// With `quota_exceeded`: its figures.
+    #[serde(flatten)]
+    pub quota: Option<QuotaFigures>,
 }

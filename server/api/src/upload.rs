@@ -11,6 +11,7 @@
 //! | `POST /vaults/{vault}/uploads/{session}/commit` | [`Commit`] | [`crate::browse::Snapshot`] |
 //! | `DELETE /vaults/{vault}/uploads/{session}` | - | 204 |
 
+use crate::quota::QuotaNotice;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -43,6 +44,9 @@ pub struct UploadSession {
     /// Damaged objects reachable from the base snapshot, as ids; empty in a sound vault.
     #[serde(default)]
     pub base_damaged: Vec<String>,
+    /// Soft limits that are passed.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notices: Vec<QuotaNotice>,
 }
 
 /// Answer to `chunks`: received, not durable.
@@ -72,6 +76,9 @@ pub struct Durable {
     pub new_objects: u64,
     /// Bytes they take in packs.
     pub stored_bytes: u64,
+    /// Soft limits that are passed.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notices: Vec<QuotaNotice>,
 }
 
 /// Commits a root as a snapshot. Idempotent by session: the same root again answers the same snapshot.

@@ -4,7 +4,7 @@ use crate::account::{check_name, vault_id};
 use crate::{Control, ControlError, UserName};
 use repo_format::id::VaultId;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, SqliteConnection};
 use std::fmt;
 use std::str::FromStr;
 
@@ -128,7 +128,7 @@ fn stored(bytes: Option<u64>) -> Result<Option<i64>, ControlError> {
 
 /// Id of what a scope names, and its column.
 async fn subject(
-    transaction: &mut Transaction<'static, Sqlite>,
+    connection: &mut SqliteConnection,
     scope: &QuotaScope,
 ) -> Result<(&'static str, String), ControlError> {
     let (column, query) = match scope {
@@ -145,7 +145,7 @@ async fn subject(
             ("customer_id", sqlx::query_scalar("SELECT id FROM customers WHERE name = $1").bind(name.clone()))
         }
     };
-    let found: Option<String> = query.fetch_optional(&mut **transaction).await?;
+    let found: Option<String> = query.fetch_optional(connection).await?;
     let (what, name) = match scope {
         QuotaScope::Vault(id) => ("vault", id.to_string()),
         QuotaScope::User(name) => ("user", name.to_string()),
@@ -200,6 +200,12 @@ impl Control {
         }
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// [`ControlError::NotFound`] when there is no such vault, user or customer.
+    pub async fn check_quota_scope(&self, scope: &QuotaScope) -> Result<(), ControlError> {
+        let mut connection = self.readers.acquire().await?;
+        subject(&mut connection, scope).await.map(|_| ())
     }
 
     /// Under whose quotas every vault counts, from the vault itself outwards.

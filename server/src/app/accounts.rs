@@ -66,7 +66,9 @@ impl App {
         let _one_at_a_time = self.creation.lock().await;
         self.control.check_user_is_new(name).await?;
         let vault = self.make_vault().await?;
-        Ok(self.control.create_user(name, vault, self.clock.now_ns()).await?)
+        let user = self.control.create_user(name, vault, self.clock.now_ns()).await?;
+        self.push_quota_chain(&vault).await?;
+        Ok(user)
     }
 
     /// All users.
@@ -79,7 +81,9 @@ impl App {
         let _one_at_a_time = self.creation.lock().await;
         self.control.check_vault_is_new(name, owner).await?;
         let vault = self.make_vault().await?;
-        Ok(self.control.create_vault(vault, name, owner, self.clock.now_ns()).await?)
+        let made = self.control.create_vault(vault, name, owner, self.clock.now_ns()).await?;
+        self.push_quota_chain(&vault).await?;
+        Ok(made)
     }
 
     /// All vaults with what they hold.

@@ -71,7 +71,7 @@ impl App {
         let AppParts { control, store, clock, local_secret, master_fingerprint, public_url } = parts;
         control.note_master_key(&master_fingerprint, clock.now_ns()).await?;
         let confirmed = control.master_key_confirmed_ns(&master_fingerprint).await?.is_some();
-        Ok(App {
+        let app = App {
             control,
             store,
             clock,
@@ -85,7 +85,9 @@ impl App {
             housekeeping: Notify::new(),
             draining: AtomicBool::new(false),
             master_confirmed: AtomicBool::new(confirmed),
-        })
+        };
+        app.push_quotas().await?;
+        Ok(app)
     }
 
     /// From now on no upload begins and readiness is off.

@@ -9,7 +9,7 @@ use repo_format::journal::{COMPUTER_BYTES_MAX, SERIES_BYTES_MAX};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{CommitInput, Durable, IncomingObject, Received, SnapshotInfo, Store};
+use store::{Admission, CommitInput, Durable, IncomingObject, Received, SnapshotInfo, Store};
 use tokio::task::JoinHandle;
 
 /// A session without a request for this long is not waited for when the server stops.
@@ -96,14 +96,23 @@ impl App {
         on_store(&self.store, move |store| store.have(&vault, &session, &ids)).await
     }
 
-    /// Takes chunks as they arrive. Refuses at once when the session is none or the disk is full.
-    pub async fn receive_chunks(&self, grant: Grant, session: UploadSessionId) -> Result<ChunkReceiver, AppError> {
+    /// Takes chunks as they arrive, in a body of `body_bytes`. Refuses at once when the session is none, when the disk
+    /// is full, or when the body does not fit under a quota: its chunks take more room than its bytes.
+    pub async fn receive_chunks(
+        &self,
+        grant: Grant,
+        session: UploadSessionId,
+        body_bytes: u64,
+    ) -> Result<ChunkReceiver, AppError> {
         self.check_space()?;
-        let incarnation = self.upload_session(grant, session).await?.incarnation;
+        let vault = grant.vault();
+        let (admission, incarnation) =
+            on_store(&self.store, move |store| store.admit(&vault, &session, body_bytes)).await?;
+        self.uploads.seen(vault, session);
         Ok(ChunkReceiver {
             store: self.store.clone(),
-            vault: grant.vault(),
-            session,
+            vault,
+            admission: Arc::new(admission),
             group: Vec::new(),
             group_bytes: 0,
             in_flight: None,
@@ -171,7 +180,7 @@ impl App {
 pub struct ChunkReceiver {
     store: Arc<Store>,
     vault: VaultId,
-    session: UploadSessionId,
+    admission: Arc<Admission>,
     group: Vec<IncomingObject>,
     group_bytes: usize,
     in_flight: Option<JoinHandle<Result<Received, AppError>>>,
@@ -198,8 +207,9 @@ impl ChunkReceiver {
         self.settle().await?;
         let group = std::mem::take(&mut self.group);
         self.group_bytes = 0;
-        let (store, vault, session) = (self.store.clone(), self.vault, self.session);
-        self.in_flight = Some(tokio::task::spawn_blocking(move || Ok(store.put_chunks(&vault, &session, &group)?)));
+        let (store, vault, admission) = (self.store.clone(), self.vault, self.admission.clone());
+        let put = move || Ok(store.put_admitted_chunks(&vault, &admission, &group)?);
+        self.in_flight = Some(tokio::task::spawn_blocking(put));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod master_key;
+mod quota;
 mod table;
 mod vault;
 
@@ -39,6 +40,9 @@ enum Command {
     /// Tokens of agents and operators (needs the running server).
     #[command(subcommand)]
     Token(accounts::TokenCommand),
+    /// Quotas of vaults, users, customers and partners (needs the running server).
+    #[command(subcommand)]
+    Quota(quota::QuotaCommand),
     /// Make a new single-use operator link; links not yet used stop working (needs the running server).
     OperatorLink,
     /// The master key and its recovery sheet.
@@ -108,6 +112,7 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Vault(command) => vault::vault(&settings, command).await,
             Command::Clock(command) => vault::clock(&settings, command).await,
             Command::Token(command) => accounts::token(&settings, command).await,
+            Command::Quota(command) => quota::quota(&settings, command).await,
             Command::OperatorLink => accounts::operator_link(&settings).await,
             Command::MasterKey(command) => master_key::master_key(&settings, command).await,
             Command::Openapi => {

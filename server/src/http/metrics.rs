@@ -19,6 +19,8 @@ pub(crate) async fn metrics(
         app.is_draining(),
         app.is_disk_full(),
     );
+    let (readings, refusals) = app.quota_figures();
+    state.metrics.set_quotas(&readings, refusals);
     let text = state.metrics.text().map_err(|error| AppError::Internal(format!("metrics: {error}")))?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }

@@ -10,6 +10,7 @@ mod metrics;
 mod objects;
 mod openapi;
 mod problem;
+mod quota;
 mod range;
 mod retention;
 mod states;
@@ -59,6 +60,10 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(accounts::revoke_token))
         .routes(routes!(accounts::master_key))
         .routes(routes!(accounts::confirm_master_key))
+        .routes(routes!(quota::all))
+        .routes(routes!(quota::one, quota::set))
+        .routes(routes!(quota::of_vault))
+        .routes(routes!(quota::set_partner))
         .routes(routes!(objects::keys))
         .routes(routes!(upload::begin))
         .routes(routes!(upload::session, upload::abort))

@@ -2,7 +2,9 @@
 
 use crate::app::AppError;
 use crate::http::envelope::RequestId;
+use crate::http::quota::figures;
 use api::problem::{Code, Problem};
+use api::quota::QuotaFigures;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -123,6 +125,7 @@ pub(crate) struct Draft {
     detail: String,
     missing: Vec<String>,
     content_bytes: Option<u64>,
+    quota: Option<Box<QuotaFigures>>,
 }
 
 impl Draft {
@@ -137,12 +140,18 @@ impl Draft {
             _ => Code::Internal,
         };
         let detail = status.canonical_reason().unwrap_or("refused").to_owned();
-        Draft { code, detail, missing: Vec::new(), content_bytes: None }
+        Draft { code, detail, missing: Vec::new(), content_bytes: None, quota: None }
     }
 
     /// For a handler that panicked.
     pub(crate) fn of_panic(message: String) -> Self {
-        Draft { code: Code::Internal, detail: format!("panic: {message}"), missing: Vec::new(), content_bytes: None }
+        Draft {
+            code: Code::Internal,
+            detail: format!("panic: {message}"),
+            missing: Vec::new(),
+            content_bytes: None,
+            quota: None,
+        }
     }
 
     /// The whole answer. A defect's own text goes to the log, the caller gets the id that finds it there.
@@ -164,6 +173,7 @@ impl Draft {
             code: self.code,
             instance: Some(id.to_string()),
             missing: self.missing,
+            quota: self.quota.map(|figures| *figures),
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, api::PROBLEM)], body).into_response();
@@ -199,8 +209,12 @@ impl IntoResponse for Refusal {
             Refusal::RangeNotSatisfiable(bytes) => Some(*bytes),
             _ => None,
         };
+        let quota = match &self {
+            Refusal::App(AppError::QuotaExceeded(refusal)) => Some(Box::new(figures(refusal))),
+            _ => None,
+        };
         let mut response = status_and_title(code).0.into_response();
-        response.extensions_mut().insert(Draft { code, detail: self.to_string(), missing, content_bytes });
+        response.extensions_mut().insert(Draft { code, detail: self.to_string(), missing, content_bytes, quota });
         response
     }
 }

@@ -1,12 +1,13 @@
 //! Uploads: wire types <-> use cases.
 
 use crate::app::upload::Upload;
-use crate::app::{AppError, Need};
+use crate::app::{AppError, Grant, Need};
 use crate::http::HttpState;
 use crate::http::body::BodyReader;
 use crate::http::browse::snapshot;
 use crate::http::extract::{Caller, JsonBody, require_media_type};
 use crate::http::problem::Refusal;
+use crate::http::quota::notices;
 use crate::limits::{BODIES_WAIT, STREAMED_BODY_BYTES};
 use api::browse::Snapshot;
 use api::objects::{BodyDecoder, BodyError, Record};
@@ -27,8 +28,13 @@ fn session_id(text: &str) -> Result<UploadSessionId, AppError> {
     text.parse().map_err(|_| AppError::NotFound { what: "upload session" })
 }
 
-fn upload_session(upload: Upload) -> UploadSession {
-    UploadSession { id: upload.session.to_string(), incarnation: upload.incarnation, base_damaged: Vec::new() }
+fn upload_session(state: &HttpState, grant: Grant, upload: Upload) -> UploadSession {
+    UploadSession {
+        id: upload.session.to_string(),
+        incarnation: upload.incarnation,
+        base_damaged: Vec::new(),
+        notices: notices(&state.app.vault_quotas(grant)),
+    }
 }
 
 fn incoming(record: Record) -> IncomingObject {
@@ -79,7 +85,7 @@ pub(crate) async fn begin(
         Some(id) => Some(id.parse().map_err(|_| AppError::NotFound { what: "snapshot" })?),
     };
     let upload = state.app.begin_upload(grant, body.computer, body.series, base).await?;
-    Ok((StatusCode::CREATED, Json(upload_session(upload))))
+    Ok((StatusCode::CREATED, Json(upload_session(&state, grant, upload))))
 }
 
 /// A live upload session.
@@ -92,7 +98,8 @@ pub(crate) async fn session(
     Path((vault, session)): Path<(String, String)>,
 ) -> Result<Json<UploadSession>, Refusal> {
     let grant = caller.on_vault(&vault, Need::Backup)?;
-    Ok(Json(upload_session(state.app.upload_session(grant, session_id(&session)?).await?)))
+    let upload = state.app.upload_session(grant, session_id(&session)?).await?;
+    Ok(Json(upload_session(&state, grant, upload)))
 }
 
 /// Ends an upload session without a snapshot.
@@ -147,8 +154,10 @@ pub(crate) async fn chunks(
     let grant = caller.on_vault(&vault, Need::Backup)?;
     let session = session_id(&session)?;
     require_media_type(&headers, api::BINARY)?;
+    // A body that does not say how long it is must find room for something at least.
+    let declared = hyper::body::Body::size_hint(&body).exact().unwrap_or(1);
     let mut body = BodyReader::new(body, UPLOAD_BODY_BYTES_MAX)?;
-    let mut receiver = state.app.receive_chunks(grant, session).await?;
+    let mut receiver = state.app.receive_chunks(grant, session, declared).await?;
     let _room = room(&state, STREAMED_BODY_BYTES).await?;
     let mut decoder = BodyDecoder::default();
     while let Some(piece) = body.next_piece().await? {
@@ -202,12 +211,12 @@ pub(crate) async fn nodes(
     let objects = nodes.len() as u64;
     let durable = state.app.put_nodes(grant, session, nodes).await?;
     state.metrics.objects_received(ObjectKind::Node, objects, durable.new_objects, durable.stored_bytes);
-    Ok(Json(durable_answer(durable)))
+    Ok(Json(durable_answer(&state, grant, durable)))
 }
 
-fn durable_answer(durable: store::Durable) -> Durable {
+fn durable_answer(state: &HttpState, grant: Grant, durable: store::Durable) -> Durable {
     let store::Durable { incarnation, new_objects, stored_bytes } = durable;
-    Durable { incarnation, new_objects, stored_bytes }
+    Durable { incarnation, new_objects, stored_bytes, notices: notices(&state.app.vault_quotas(grant)) }
 }
 
 /// Makes everything received under an incarnation durable.
@@ -221,7 +230,8 @@ pub(crate) async fn flush(
     JsonBody(body): JsonBody<Flush>,
 ) -> Result<Json<Durable>, Refusal> {
     let grant = caller.on_vault(&vault, Need::Backup)?;
-    Ok(Json(durable_answer(state.app.flush(grant, session_id(&session)?, body.incarnation).await?)))
+    let durable = state.app.flush(grant, session_id(&session)?, body.incarnation).await?;
+    Ok(Json(durable_answer(&state, grant, durable)))
 }
 
 /// Commits a root as a snapshot; the same root again answers the same snapshot.

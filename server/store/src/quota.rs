@@ -147,12 +147,22 @@ fn moved(sum: u64, from: u64, to: u64) -> u64 {
     sum.saturating_sub(from).saturating_add(to)
 }
 
+/// Tells sessions of the same computer and series from others.
+pub(crate) type SeriesKey = (String, String);
+
+/// A live session and the logical bytes of the largest node it has stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct LiveSession {
+    pub(crate) id: UploadSessionId,
+    pub(crate) series: SeriesKey,
+    pub(crate) logical: u64,
+}
+
 /// What is known of a vault that is not open: its ledger, and what its live sessions and unread packs may add.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct AtRest {
     pub(crate) used: Amounts,
-    /// Logical bytes that live sessions have reserved.
-    pub(crate) sessions: Vec<(UploadSessionId, u64)>,
+    pub(crate) sessions: Vec<LiveSession>,
     /// Physical bytes that recovery may find beside what the ledger counts.
     pub(crate) unrecovered: u64,
 }
@@ -191,8 +201,9 @@ impl Group {
     }
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct SessionAccount {
+    series: SeriesKey,
     /// The part of its steps that no body and no frame has taken; others may take it back.
     idle: u64,
     /// Logical bytes of the largest node it has stored.
@@ -347,8 +358,10 @@ impl Book {
         let AtRest { used, sessions, unrecovered } = at_rest;
         let account = self.vault(vault);
         account.unrecovered = unrecovered;
-        let logical = sessions.iter().map(|(_, logical)| *logical).fold(0, u64::saturating_add);
-        let accounts = sessions.into_iter().map(|(session, logical)| (session, SessionAccount { idle: 0, logical }));
+        let logical = sessions.iter().map(|session| session.logical).fold(0, u64::saturating_add);
+        let accounts = sessions
+            .into_iter()
+            .map(|LiveSession { id, series, logical }| (id, SessionAccount { series, idle: 0, logical }));
         account.sessions = accounts.collect();
         self.idle.retain(|(of, _)| of != vault);
         self.change_used(vault, used);
@@ -467,14 +480,21 @@ impl Account {
 
     /// The vault has been opened: `used` is what it holds, and nothing is reserved but by its live sessions, of which
     /// each has stored a node of so many logical bytes.
-    pub(crate) fn opened(&self, used: Amounts, sessions: Vec<(UploadSessionId, u64)>) {
+    pub(crate) fn opened(&self, used: Amounts, sessions: Vec<LiveSession>) {
         self.with(|book| book.restate(&self.vault, AtRest { used, sessions, unrecovered: 0 }));
     }
 
-    /// A session begins, or is found to live.
-    pub(crate) fn session_begun(&self, session: &UploadSessionId) {
+    /// A session begins. A run of the same series that did not end leaves it the room of its snapshot: it reserves
+    /// again if it should go on after all.
+    pub(crate) fn session_begun(&self, session: &UploadSessionId, series: SeriesKey) {
         self.with(|book| {
-            book.vault(&self.vault).sessions.entry(*session).or_default();
+            let account = book.vault(&self.vault);
+            let mut freed: u64 = 0;
+            for before in account.sessions.values_mut().filter(|before| before.series == series) {
+                freed = freed.saturating_add(std::mem::take(&mut before.logical));
+            }
+            account.sessions.insert(*session, SessionAccount { series, ..SessionAccount::default() });
+            book.change_reserved(&self.vault, |reserved| reserved.logical = moved(reserved.logical, freed, 0));
         });
     }
 

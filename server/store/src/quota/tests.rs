@@ -12,6 +12,14 @@ fn session(number: u8) -> UploadSessionId {
     UploadSessionId::from_bytes([number; 16])
 }
 
+fn series(number: u8) -> SeriesKey {
+    ("computer".into(), number.to_string())
+}
+
+fn live(number: u8, logical: u64) -> LiveSession {
+    LiveSession { id: session(number), series: series(number), logical }
+}
+
 fn limit(name: &str) -> LimitId {
     LimitId::new(name)
 }
@@ -37,7 +45,7 @@ fn book(chains: &[&[&str]]) -> (Arc<QuotaBook>, Vec<Account>) {
         let account = book.account(vault);
         account.opened(Amounts::default(), Vec::new());
         for number in 1..=3 {
-            account.session_begun(&session(number));
+            account.session_begun(&session(number), series(number));
         }
         account
     });
@@ -135,6 +143,18 @@ fn logical_bytes_are_reserved_by_the_largest_node_and_become_used_at_the_commit(
 }
 
 #[test]
+fn the_next_run_of_a_series_has_the_room_of_the_one_that_did_not_end() {
+    let (book, accounts) = book(&[&["user"]]);
+    book.set_limit(limit("user"), logical(100));
+    accounts[0].reserve_logical(&session(1), 80).unwrap();
+    assert!(accounts[0].reserve_logical(&session(2), 80).is_err());
+    accounts[0].session_begun(&session(9), series(1));
+    accounts[0].reserve_logical(&session(9), 80).unwrap();
+    assert!(accounts[0].reserve_logical(&session(1), 80).is_err(), "the one before must ask again");
+    assert_eq!(book.reading(&limit("user")).reserved_logical, 80);
+}
+
+#[test]
 fn a_limit_below_what_is_used_takes_nothing_away_and_refuses_what_comes() {
     let (book, accounts) = book(&[&["user"]]);
     book.set_limit(limit("user"), physical(1600));
@@ -167,7 +187,7 @@ fn another_opening_of_the_vault_ends_what_was_reserved_before() {
     let appending = accounts[0].append(&session(1), None, 40).unwrap();
     let admission = accounts[0].admit(&session(1), 20).unwrap();
     let again = book.account(vault(0));
-    again.opened(used(30, 5), vec![(session(1), 7)]);
+    again.opened(used(30, 5), vec![live(1, 7)]);
     let after = |book: &QuotaBook| {
         let reading = book.reading(&limit("user"));
         (reading.used_physical, reading.reserved_physical, reading.used_logical, reading.reserved_logical)
@@ -342,8 +362,14 @@ fn run_history(seed: u64, steps: usize) {
                 model.vaults.get_mut(&id).unwrap().chain = chain;
             }
             2 | 3 => {
-                account.session_begun(&who);
-                model.vaults.get_mut(&id).unwrap().sessions.entry(who).or_default();
+                if model.vaults.get_mut(&id).unwrap().sessions.insert(who, 0).is_none() {
+                    account.session_begun(&who, (String::new(), who.to_string()));
+                } else {
+                    // A session's id is never used twice; this is one of the same series.
+                    let other = session(200 + numbers.below(50) as u8);
+                    account.session_begun(&other, (String::new(), who.to_string()));
+                    account.session_ended(&other);
+                }
             }
             4 | 5 => {
                 let fits = bytes == 0 || model.fits(&id, QuotaKind::Physical, bytes);
@@ -453,7 +479,12 @@ fn run_history(seed: u64, steps: usize) {
                 vault.used.physical += numbers.below(100);
                 vault.held = 0;
                 let account = book.account(id);
-                account.opened(vault.used, vault.sessions.iter().map(|(id, logical)| (*id, *logical)).collect());
+                let live = |(id, logical): (&UploadSessionId, &u64)| LiveSession {
+                    id: *id,
+                    series: (String::new(), id.to_string()),
+                    logical: *logical,
+                };
+                account.opened(vault.used, vault.sessions.iter().map(live).collect());
                 accounts.insert(id, account);
                 held.retain(|held| held.vault != id);
             }

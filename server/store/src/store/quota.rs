@@ -46,8 +46,14 @@ impl Store {
 
     /// Reserves room for a body of `body_bytes` before it is read: [`StoreError::QuotaExceeded`] when it cannot fit.
     /// Dropping the admission frees what its frames did not take.
-    pub fn admit(&self, vault: &VaultId, session: &UploadSessionId, body_bytes: u64) -> Result<Admission, StoreError> {
-        self.vault(vault)?.admit(session, body_bytes)
+    pub fn admit(
+        &self,
+        vault: &VaultId,
+        session: &UploadSessionId,
+        body_bytes: u64,
+    ) -> Result<(Admission, u64), StoreError> {
+        let vault = self.vault(vault)?;
+        Ok((vault.admit(session, body_bytes)?, vault.incarnation()))
     }
 
     /// As [`Store::put_chunks`], within room that was admitted for the session's body.

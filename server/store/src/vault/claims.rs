@@ -307,7 +307,7 @@ impl Vault {
             let ticket = self.meta().write(&self.id, batch)?;
             state.sessions.by_id.insert(id, Session::new(phase, row.created_ns, row.base_root));
             if phase == Phase::Uploading {
-                self.quota.session_begun(&UploadSessionId::from_bytes(id));
+                self.quota.session_begun(&UploadSessionId::from_bytes(id), (row.computer, row.series));
             }
             ticket
         };

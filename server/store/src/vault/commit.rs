@@ -70,12 +70,12 @@ impl Vault {
             let mut state = self.state.lock();
             state.sessions.enter(session, self.now_ns())?;
             let row = self.root_row(&root)?;
+            // Reserved already by the answer to the root's node batch, and after a restart by the hold on it; a session
+            // that commits what it never sent needs room now.
+            self.quota.reserve_logical(session, row.logical_bytes)?;
             state.sessions.pin(root);
             row
         };
-        // Reserved already by the answer to the root's node batch, and after a restart by the hold on it; a session that
-        // commits what it never sent needs room now.
-        self.quota.reserve_logical(session, root_row.logical_bytes)?;
         let record = CommitRecord {
             snapshot: SnapshotId::from_bytes(self.shared.world.random_bytes().map_err(StoreError::Random)?),
             session: *session,

@@ -5,7 +5,7 @@ use super::{Shared, Vault};
 use crate::error::StoreError;
 use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, SessionKind, SessionRow};
 use crate::meta::{MetaStore, Table};
-use crate::quota::{Account, Admission, Amounts, AtRest};
+use crate::quota::{Account, Admission, Amounts, AtRest, LiveSession};
 use repo_format::id::{UploadSessionId, VaultId};
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -42,7 +42,7 @@ impl BookedLedger {
     }
 
     /// Recovery is done.
-    pub(crate) fn open(&mut self, sessions: Vec<(UploadSessionId, u64)>) {
+    pub(crate) fn open(&mut self, sessions: Vec<LiveSession>) {
         self.is_open = true;
         self.account.opened(Amounts::from(&self.ledger), sessions);
     }
@@ -77,7 +77,7 @@ impl Vault {
     }
 
     /// Live sessions, each with the logical bytes of the largest node it holds.
-    pub(super) fn reserved_by_sessions(&self) -> Result<Vec<(UploadSessionId, u64)>, StoreError> {
+    pub(super) fn reserved_by_sessions(&self) -> Result<Vec<LiveSession>, StoreError> {
         reserved_by_sessions(self.meta(), &self.id)
     }
 }
@@ -90,8 +90,8 @@ pub(crate) fn at_rest(shared: &Shared, vault: &VaultId) -> Result<AtRest, StoreE
     Ok(AtRest { used: Amounts::from(&ledger), sessions, unrecovered: 0 })
 }
 
-fn reserved_by_sessions(meta: &dyn MetaStore, vault: &VaultId) -> Result<Vec<(UploadSessionId, u64)>, StoreError> {
-    let mut live: BTreeMap<UploadSessionId, u64> = BTreeMap::new();
+fn reserved_by_sessions(meta: &dyn MetaStore, vault: &VaultId) -> Result<Vec<LiveSession>, StoreError> {
+    let mut live: BTreeMap<UploadSessionId, (i64, LiveSession)> = BTreeMap::new();
     let mut from = Vec::new();
     loop {
         let rows = meta.scan(vault, Table::Session, &from, PAGE_ROWS)?;
@@ -109,19 +109,33 @@ fn reserved_by_sessions(meta: &dyn MetaStore, vault: &VaultId) -> Result<Vec<(Up
             } else {
                 let row = SessionRow::decode(&value)?;
                 if row.kind == SessionKind::Upload && row.committed.is_none() {
-                    live.insert(session, 0);
+                    let series = (row.computer, row.series);
+                    live.insert(session, (row.created_ns, LiveSession { id: session, series, logical: 0 }));
                 }
             }
         }
         let nodes: Vec<&[u8]> = held.iter().map(|(_, node)| node.as_slice()).collect();
         for ((session, _), row) in held.iter().zip(meta.multi_get(vault, Table::Object, &nodes)?) {
-            if let (Some(row), Some(reserved)) = (row, live.get_mut(session)) {
-                *reserved = ObjectRow::decode(&row)?.logical_bytes.max(*reserved);
+            if let (Some(row), Some((_, reserved))) = (row, live.get_mut(session)) {
+                reserved.logical = ObjectRow::decode(&row)?.logical_bytes.max(reserved.logical);
             }
         }
         if last_page {
-            return Ok(live.into_iter().collect());
+            return Ok(newest_of_series(live.into_values().collect()));
         }
         from.push(0);
     }
+}
+
+/// Only the newest session of a series has the room of its snapshot reserved.
+fn newest_of_series(mut sessions: Vec<(i64, LiveSession)>) -> Vec<LiveSession> {
+    sessions.sort_by(|(a_ns, a), (b_ns, b)| (&a.series, b_ns).cmp(&(&b.series, a_ns)));
+    let mut live: Vec<LiveSession> = Vec::with_capacity(sessions.len());
+    for (_, mut session) in sessions {
+        if live.last().is_some_and(|newer| newer.series == session.series) {
+            session.logical = 0;
+        }
+        live.push(session);
+    }
+    live
 }

@@ -13,6 +13,7 @@
 //! | `faults` | one failing file operation after another |
 //! | `history` | random histories against a model |
 //! | `races` | many uploads at once into one vault |
+//! | `quota` | what limits refuse, reserve and give back |
 //! | `states` | what happens to a snapshot after its commit |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
@@ -24,6 +25,7 @@ mod deletion;
 mod failure;
 mod faults;
 mod history;
+mod quota;
 mod races;
 mod recovery;
 mod states;
