@@ -1,11 +1,12 @@
 //! The real binary over real TLS: `accounts` (administration, tokens, master key), `upload` (data in and out),
-//! `refusals` (every wrong request has its own clear answer and leaves nothing behind), `lifecycle` (starting,
+//! `quota` (limits over real HTTP),
 //! stopping, full disk, the same data folder twice).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is the failure of the test")]
 
 mod accounts;
 mod harness;
 mod lifecycle;
+mod quota;
 mod refusals;
 mod states;
 mod upload;
