@@ -1,6 +1,6 @@
 //! The real binary over real TLS: `accounts` (administration, tokens, master key), `upload` (data in and out),
-//! `quota` (limits over real HTTP),
-//! stopping, full disk, the same data folder twice).
+//! `quota` (limits, who they refuse and what they let through), `refusals` (every wrong request has its own clear answer
+//! and leaves nothing behind), `lifecycle` (starting, stopping, full disk, the same data folder twice).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is the failure of the test")]
 
 mod accounts;
