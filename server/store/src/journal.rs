@@ -147,17 +147,33 @@ impl Journal {
         };
         let oldest = generations.keys().next().copied();
         // The newest generation that is whole; what it replaced, and what was begun after it, no longer counts.
-        let mut in_force = Reading::default();
+        let (mut in_force, mut in_force_names) = (Reading::default(), Vec::new());
         for (generation, mut names) in generations.into_iter().rev() {
             names.sort_unstable();
             let reading = journal.read_generation(generation, &names, sealing, covered)?;
             if generation == 1 || reading.is_complete(oldest == Some(generation)) {
                 journal.generation = generation;
-                in_force = reading;
+                (in_force, in_force_names) = (reading, names);
                 break;
             }
         }
-        journal.take_over(in_force, covered, go_on)
+        let opened = journal.take_over(in_force, covered, go_on)?;
+        if !opened.records.is_empty() {
+            opened.journal.sync_found(&in_force_names, covered)?;
+        }
+        Ok(opened)
+    }
+
+    /// Makes segments with records behind `covered` durable before the rows follow them: a killed process may have
+    /// left their ends and their names in memory alone.
+    fn sync_found(&self, names: &[SegmentName], covered: u64) -> Result<(), StoreError> {
+        for (index, name) in names.iter().enumerate() {
+            if names.get(index + 1).is_none_or(|next| next.sequence > covered + 1) {
+                let path = name.path(&self.directory);
+                self.world.vfs.open_write(&path).and_then(|file| file.sync_data()).at(&path)?;
+            }
+        }
+        self.world.vfs.sync_dir(&self.directory).at(&self.directory)
     }
 
     /// Sequence of the first record of this generation, which repeats every state of the time it was written.

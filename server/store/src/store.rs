@@ -176,10 +176,23 @@ impl Store {
         master: &MasterKey,
         progress: impl FnMut(&VaultId, &Recovered),
     ) -> Result<RebuildReport, StoreError> {
+        let memory_bytes = settings.memory_bytes / 2;
+        let open =
+            move |directory: &Path| Ok(Arc::new(RocksMeta::open(directory, memory_bytes)?) as Arc<dyn MetaStore>);
+        Self::rebuild_index_with(settings, world, master, open, progress)
+    }
+
+    /// As [`Store::rebuild_index`], with an index that the caller opens in the folder it is handed.
+    pub fn rebuild_index_with(
+        settings: StoreSettings,
+        world: World,
+        master: &MasterKey,
+        open: impl Fn(&Path) -> Result<Arc<dyn MetaStore>, StoreError> + Send + Sync + 'static,
+        progress: impl FnMut(&VaultId, &Recovered),
+    ) -> Result<RebuildReport, StoreError> {
         let volume = Arc::new(IndexVolume::open(world.clone(), settings.clone())?);
-        let (directory, memory_bytes) = (volume.next_directory()?, settings.memory_bytes / 2);
-        let open = move || Ok(Arc::new(RocksMeta::open(&directory, memory_bytes)?) as Arc<dyn MetaStore>);
-        let store = Self::assemble(settings, world, master, volume.clone(), Box::new(open))?;
+        let directory = volume.next_directory()?;
+        let store = Self::assemble(settings, world, master, volume.clone(), Box::new(move || open(&directory)))?;
         let report = store.rebuild_all(progress)?;
         // All rows are on disk, and the files closed, before the folder counts.
         let shared = store.shared();

@@ -47,6 +47,15 @@ impl From<&TrailerEntry> for FoundFrame {
     }
 }
 
+/// Whether a whole trailer says enough of the frames before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TrailerTrust {
+    /// The frames were on disk, or looked at, after it was written.
+    Trusted,
+    /// Power may have gone before the pack was synced: a trailer survives where frames before it do not.
+    Checked,
+}
+
 /// A pack as found on disk.
 pub(crate) struct PackScan {
     pub(crate) kind: PackKind,
@@ -66,6 +75,7 @@ pub(crate) fn scan_pack(
     directory: &Path,
     vault: &VaultId,
     pack: &PackId,
+    trust: TrailerTrust,
 ) -> Result<Option<PackScan>, StoreError> {
     let path = pack_path(directory, pack);
     let file = vfs.open(&path).at(&path)?;
@@ -81,9 +91,14 @@ pub(crate) fn scan_pack(
         Err(FormatError::BadMagic { .. } | FormatError::Checksum { .. }) => None,
         Err(error) => return Err(error).at(&path),
     };
-    let (sealed, frames) = match read_trailer(&*file, file_len).at(&path)? {
-        Some(trailer) => (true, trailer.entries.iter().map(FoundFrame::from).collect()),
-        None => (false, scan_frames(&read_readable(&*file, file_len))),
+    let listed: Option<Vec<FoundFrame>> =
+        read_trailer(&*file, file_len).at(&path)?.map(|trailer| trailer.entries.iter().map(FoundFrame::from).collect());
+    let (sealed, frames) = match (listed, trust) {
+        (Some(listed), TrailerTrust::Trusted) => (true, listed),
+        (listed, _) => {
+            let found = scan_frames(&read_readable(&*file, file_len));
+            (listed.is_some_and(|listed| listed == found), found)
+        }
     };
     // A header that is not there in front of frames that are is damage, not a torn creation.
     let kind = match (header, frames.first()) {

@@ -15,8 +15,8 @@ use crate::journal::{Journal, Opened, Sealing, journal_directory};
 use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, PackRow, PackState, Place, pack_of_key};
 use crate::meta::{Batch, Table};
 use crate::pack::{
-    Appender, FoundFrame, PackFiles, PackNumbers, Sealable, pack_of_name, pack_path, packs_directory, read_frame,
-    scan_pack, seal_adopted,
+    Appender, FoundFrame, PackFiles, PackNumbers, Sealable, TrailerTrust, pack_of_name, pack_path, packs_directory,
+    read_frame, scan_pack, seal_adopted,
 };
 use crate::sync::Mutex;
 use repo_format::id::{ObjectId, ObjectKind, PackId, VaultId};
@@ -227,9 +227,12 @@ impl Vault {
         let mut recovered = Recovered::default();
         let mut waiting: Vec<WaitingNode> = Vec::new();
         let mut adopted: Vec<Sealable> = Vec::new();
+        // Whoever opened the vault under a later number looked at all packs of earlier ones before making any.
+        let newest = on_disk.last().map_or(0, |pack| pack.epoch);
         for pack in on_disk.iter().filter(|pack| !settled(pack)) {
+            let trust = if pack.epoch < newest { TrailerTrust::Trusted } else { TrailerTrust::Checked };
             recovered.packs += 1;
-            recovered.objects += self.adopt_pack(&directory, pack, &mut waiting, &mut adopted)?;
+            recovered.objects += self.adopt_pack(&directory, pack, &mut waiting, &mut adopted, trust)?;
         }
         // Children were stored before their parents, so pack order nearly always settles all nodes in one pass.
         loop {
@@ -273,24 +276,25 @@ impl Vault {
         pack: &PackId,
         waiting: &mut Vec<WaitingNode>,
         adopted: &mut Vec<Sealable>,
+        trust: TrailerTrust,
     ) -> Result<u64, StoreError> {
         let vfs = &*self.shared.world.vfs;
         let path = pack_path(directory, pack);
-        let Some(scan) = scan_pack(vfs, directory, &self.id, pack)? else {
+        let Some(scan) = scan_pack(vfs, directory, &self.id, pack, trust)? else {
             // Created, but not even its header reached the disk: nothing in it was ever acknowledged.
             tracing::info!(vault = %self.id, %pack, "removing a pack without a header");
             vfs.remove_file(&path).at(&path)?;
             vfs.sync_dir(directory).at(directory)?;
             return Ok(0);
         };
-        let len = if scan.sealed {
-            scan.file_len
+        // Synced also when the trailer is there already: a killed process leaves it, and the name, in memory alone.
+        let (file, len) = if scan.sealed {
+            (vfs.open_write(&path).at(&path)?, scan.file_len)
         } else {
-            let (file, len) = seal_adopted(vfs, directory, pack, &scan)?;
-            file.sync_data().at(&path)?;
-            vfs.sync_dir(directory).at(directory)?;
-            len
+            seal_adopted(vfs, directory, pack, &scan)?
         };
+        file.sync_data().at(&path)?;
+        vfs.sync_dir(directory).at(directory)?;
         let mut added = 0;
         let mut state = self.state.lock();
         let mut work = Work::new(self, *state.ledger, NOBODY);

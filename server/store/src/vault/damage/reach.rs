@@ -4,7 +4,7 @@
 use crate::error::StoreError;
 use crate::meta::Table;
 use crate::meta::rows::{PackRow, Place, pack_of_key};
-use crate::pack::{packs_directory, scan_pack};
+use crate::pack::{TrailerTrust, packs_directory, scan_pack};
 use crate::vault::Vault;
 use crate::vault::upload::unpack;
 use repo_format::entry::{Content, Element, Entry, EntryKind, PathKey, XattrValue};
@@ -234,7 +234,9 @@ impl Vault {
         pack: &PackId,
         each: &mut impl FnMut(ObjectId, &NodeView<'_>),
     ) -> Result<(), StoreError> {
-        let Some(scan) = scan_pack(&*self.shared.world.vfs, directory, &self.id, pack)? else { return Ok(()) };
+        let Some(scan) = scan_pack(&*self.shared.world.vfs, directory, &self.id, pack, TrailerTrust::Trusted)? else {
+            return Ok(());
+        };
         let place = |offset, frame_len| Place { pack: *pack, offset, frame_len };
         let places: Vec<Place> = scan.frames.iter().map(|frame| place(frame.offset, frame.frame_len)).collect();
         let mut plaintext = Vec::new();

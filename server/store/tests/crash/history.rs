@@ -1,0 +1,790 @@
+//! Seeded histories: agents that upload, resume and commit, people who delete, hold and purge, a server that collects,
+//! stops and loses power. Every call that is answered moves the model; every state the disk passes through is a state
+//! it may be found in.
+
+use crate::content::{Tree, Universe, tree};
+use crate::log_meta::LogMeta;
+use crate::model::{Expected, Model, Session, Snapshot};
+use crate::sim_vfs::{Disk, Op, Rng, SimVfs, Survival, Volume};
+use crate::sites::Sites;
+use parking_lot::Mutex;
+use repo_format::id::{ObjectId, SnapshotId, UploadSessionId, VaultId};
+use repo_format::keys::IdKeys;
+use repo_format::masterkey::MasterKey;
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use store::meta::MetaStore;
+use store::world::{Clock, Random, World};
+use store::{CommitInput, IncomingObject, Store, StoreError, StoreSettings};
+
+pub const VAULT: VaultId = VaultId::from_bytes([0x42; 16]);
+pub const DIRECTORY: &str = "/d";
+const START_NS: i64 = 1_800_000_000_000_000_000;
+pub const HOUR_NS: i64 = 3_600_000_000_000;
+
+pub struct SimClock(pub AtomicI64);
+
+impl Clock for SimClock {
+    fn now_ns(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub struct SimRandom(pub Mutex<Rng>);
+
+impl Random for SimRandom {
+    fn fill(&self, out: &mut [u8]) -> io::Result<()> {
+        let mut rng = self.0.lock();
+        for piece in out.chunks_mut(8) {
+            piece.copy_from_slice(&rng.next().to_le_bytes()[..piece.len()]);
+        }
+        Ok(())
+    }
+}
+
+pub fn world(disk: &Arc<Disk>, seed: u64, now_ns: i64) -> (World, Arc<SimClock>) {
+    let clock = Arc::new(SimClock(AtomicI64::new(now_ns)));
+    let random = Arc::new(SimRandom(Mutex::new(Rng::new(seed))));
+    (World { vfs: Arc::new(SimVfs(disk.clone())), clock: clock.clone(), random }, clock)
+}
+
+pub fn settings(pack_bytes_target: u64) -> StoreSettings {
+    StoreSettings {
+        memory_bytes: 1 << 20,
+        reserve_bytes: Some(0),
+        pack_bytes_target,
+        ..StoreSettings::new(PathBuf::from(DIRECTORY))
+    }
+}
+
+pub fn open(
+    disk: &Arc<Disk>,
+    seed: u64,
+    now_ns: i64,
+    pack_bytes_target: u64,
+) -> Result<(Store, Arc<SimClock>), StoreError> {
+    let (world, clock) = world(disk, seed, now_ns);
+    let vfs = SimVfs(disk.clone());
+    let index = Path::new(DIRECTORY).join("index");
+    let open_index = Box::new(move || Ok(Arc::new(LogMeta::open(&vfs, &index)?) as Arc<dyn MetaStore>));
+    let store = Store::open_with_index(settings(pack_bytes_target), world, &master(), open_index)?;
+    Ok((store, clock))
+}
+
+/// Rebuilds the index of a stopped store from packs and journals.
+pub fn rebuild(disk: &Arc<Disk>, seed: u64, now_ns: i64, pack_bytes_target: u64) -> Result<(), StoreError> {
+    let (world, _) = world(disk, seed, now_ns);
+    let vfs = SimVfs(disk.clone());
+    let open_index = move |index: &Path| Ok(Arc::new(LogMeta::open(&vfs, index)?) as Arc<dyn MetaStore>);
+    let report = Store::rebuild_index_with(settings(pack_bytes_target), world, &master(), open_index, |_, _| {})?;
+    report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+pub fn master() -> MasterKey {
+    MasterKey::from_bytes([7; 32])
+}
+
+/// How a history is explored.
+#[derive(Clone)]
+pub struct Options {
+    pub seed: u64,
+    pub operations: usize,
+    /// Of a hundred operations on the disk, how many are crashed at.
+    pub crash_percent: usize,
+    /// Random survivals at each, beside the extremes.
+    pub variants: usize,
+    /// Of a hundred states, how many are also collected until nothing is left to do.
+    pub dry_percent: usize,
+    /// Of a hundred states, how many lose power again while they recover.
+    pub again_percent: usize,
+    pub sites: Option<Arc<Sites>>,
+}
+
+/// What an exploration came to.
+#[derive(Default)]
+pub struct Figures {
+    pub operations: u64,
+    pub disk_operations: u64,
+    pub checks: u64,
+    pub dry_checks: u64,
+    pub states: HashSet<[u8; 16]>,
+    pub snapshots: u64,
+    pub crashes_inside: u64,
+    pub verbs: BTreeMap<&'static str, u64>,
+}
+
+impl Figures {
+    pub fn add(&mut self, part: Figures) {
+        self.operations += part.operations;
+        self.disk_operations += part.disk_operations;
+        self.checks += part.checks;
+        self.dry_checks += part.dry_checks;
+        self.snapshots += part.snapshots;
+        self.crashes_inside += part.crashes_inside;
+        self.states.extend(part.states);
+        for (verb, count) in part.verbs {
+            *self.verbs.entry(verb).or_default() += count;
+        }
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "{} checks, {} of them collected dry; {} operations on {} disk operations, {} lost power and went on; {} snapshots compared",
+            self.checks, self.dry_checks, self.operations, self.disk_operations, self.crashes_inside, self.snapshots
+        )?;
+        write!(f, "{:?}", self.verbs)
+    }
+}
+
+/// An upload as its agent sees it.
+#[derive(Clone)]
+struct Upload {
+    session: UploadSessionId,
+    tree: Arc<Tree>,
+    incarnation: u64,
+    /// Chunks sent or reported present.
+    sent: usize,
+    /// Chunks acknowledged.
+    acknowledged: usize,
+    /// Nodes acknowledged.
+    nodes: usize,
+}
+
+/// One history under way.
+pub struct History {
+    options: Options,
+    rng: Rng,
+    disk: Arc<Disk>,
+    store: Store,
+    clock: Arc<SimClock>,
+    pack_bytes_target: u64,
+    keys: IdKeys,
+    universe: Universe,
+    model: Arc<Model>,
+    uploads: Vec<Upload>,
+    trees: Vec<Arc<Tree>>,
+    verb: &'static str,
+    checked: HashSet<([u8; 16], u64)>,
+    pub figures: Figures,
+}
+
+type Outcome = Result<(), String>;
+
+fn text(error: StoreError) -> String {
+    format!("{error} ({error:?})")
+}
+
+impl History {
+    pub fn new(options: Options) -> Result<Self, String> {
+        let mut rng = Rng::new(options.seed);
+        let disk = Disk::with_sites(Volume::default(), options.sites.clone());
+        let pack_bytes_target = 800 + rng.below(4000) as u64;
+        let (store, clock) = open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(text)?;
+        store.create_vault(VAULT).map_err(text)?;
+        let keys = store.id_keys(&VAULT).map_err(text)?;
+        disk.watch();
+        Ok(History {
+            options,
+            rng,
+            disk,
+            store,
+            clock,
+            pack_bytes_target,
+            keys,
+            universe: Universe::default(),
+            model: Arc::default(),
+            uploads: Vec::new(),
+            trees: Vec::new(),
+            verb: "start",
+            checked: HashSet::new(),
+            figures: Figures::default(),
+        })
+    }
+
+    /// Runs the whole history and crashes it at its disk operations. The error names what repeats it.
+    pub fn explore(options: Options) -> Result<Figures, String> {
+        let seed = options.seed;
+        let mut history = History::new(options)?;
+        for number in 0..history.options.operations {
+            history
+                .operation()
+                .map_err(|error| format!("HOLDFAST_SEED={seed} operation {number} ({}): {error}", history.verb))?;
+        }
+        history.figures.disk_operations += history.disk.operations();
+        Ok(history.figures)
+    }
+
+    fn now_ns(&self) -> i64 {
+        self.clock.0.load(Ordering::Relaxed)
+    }
+
+    /// One call of somebody, then a crash at the disk operations it took.
+    fn operation(&mut self) -> Outcome {
+        let (before, uploads_before) = (self.model.clone(), self.uploads.clone());
+        self.disk.captured();
+        let acted = self.act();
+        tracing::debug!(
+            verb = self.verb,
+            disk_operations = self.disk.operations(),
+            "operation {}",
+            self.figures.operations
+        );
+        acted?;
+        self.figures.operations += 1;
+        *self.figures.verbs.entry(self.verb).or_default() += 1;
+        let captured = self.disk.captured();
+        let expected = Expected { before, after: self.model.clone() };
+        let now = [(Op::Write, self.disk.volume())];
+        // While the call was under way, anything between before and after; when it has answered, nothing but after.
+        for (_, volume) in captured.iter().take(captured.len().saturating_sub(1)) {
+            if self.rng.chance(self.options.crash_percent) {
+                self.crash_at(volume, &expected)?;
+            }
+        }
+        let after = Expected::exactly(&self.model);
+        if self.rng.chance(self.options.crash_percent.max(25)) {
+            self.crash_at(&now[0].1, &after)?;
+        }
+        if self.rng.chance(3) {
+            // The history itself loses power, inside the call or after it, and goes on.
+            let inside = captured.len() > 1 && self.rng.chance(70);
+            self.verb = "power loss";
+            if inside {
+                let at = self.rng.below(captured.len() - 1);
+                self.uploads = uploads_before;
+                self.go_on_from(&captured[at].1, &expected)?;
+            } else {
+                self.go_on_from(&now[0].1, &after)?;
+            }
+            self.figures.crashes_inside += 1;
+        }
+        Ok(())
+    }
+
+    fn survivals(&mut self, volume: &Volume) -> Vec<Survival> {
+        let mut survivals = vec![Survival::Nothing];
+        if volume.has_pending() {
+            survivals.extend([Survival::Everything, Survival::Names, Survival::Data]);
+            for number in 0..self.options.variants {
+                let seed = self.rng.next();
+                survivals.push(match number % 3 {
+                    0 => Survival::Any { seed, sector: 512 },
+                    1 => Survival::Prefix { seed },
+                    _ => Survival::Any { seed, sector: 4096 },
+                });
+            }
+        }
+        survivals
+    }
+
+    fn crash_at(&mut self, volume: &Volume, expected: &Expected) -> Outcome {
+        for survival in self.survivals(volume) {
+            let state = volume.crash(survival);
+            let mut hash = [0; 16];
+            hash.copy_from_slice(&state.hash()[..16]);
+            self.figures.states.insert(hash);
+            if !self.checked.insert((hash, expected.after.version * 2 + u64::from(expected.is_open()))) {
+                continue;
+            }
+            self.check(state, expected).map_err(|error| {
+                tracing::info!("before the crash: {:#?}", volume.listing());
+                format!("{survival:?}: {error}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Opens the state and compares it with what is expected.
+    fn check(&mut self, state: Volume, expected: &Expected) -> Outcome {
+        self.figures.checks += 1;
+        let again = self.rng.chance(self.options.again_percent);
+        let dry = self.rng.chance(self.options.dry_percent);
+        let seed = self.rng.next();
+        let disk = Disk::with_sites(state, self.options.sites.clone());
+        if again {
+            disk.watch();
+        }
+        let (store, _) = open(&disk, seed, self.now_ns(), self.pack_bytes_target)
+            .map_err(|error| format!("open: {}", text(error)))?;
+        let found = self.check_store(&store, expected)?;
+        self.figures.snapshots += found.len() as u64;
+        if again {
+            // Power is lost once more, in the middle of the recovery.
+            let captured = disk.captured();
+            for _ in 0..2 {
+                let Some((_, volume)) = self.rng.pick(&captured) else { break };
+                let survival = Survival::Any { seed: self.rng.next(), sector: 512 };
+                let state = volume.crash(survival);
+                let mut hash = [0; 16];
+                hash.copy_from_slice(&state.hash()[..16]);
+                self.figures.states.insert(hash);
+                let disk = Disk::with_sites(state, self.options.sites.clone());
+                let (store, _) = open(&disk, self.rng.next(), self.now_ns(), self.pack_bytes_target)
+                    .map_err(|error| format!("open after a second crash: {}", text(error)))?;
+                self.check_store(&store, expected).map_err(|error| format!("after a second crash: {error}"))?;
+            }
+        }
+        if dry {
+            self.check_dry(&store, expected, found)?;
+        }
+        Ok(())
+    }
+
+    fn check_store(&self, store: &Store, expected: &Expected) -> Result<BTreeMap<SnapshotId, Snapshot>, String> {
+        let listed = store.snapshots(&VAULT).map_err(|error| format!("snapshots: {}", text(error)))?;
+        let found = expected.check_snapshots(&listed)?;
+        for (session, _) in expected.sessions() {
+            store.upload_session(&VAULT, session).map_err(|error| format!("a live session is gone: {error}"))?;
+        }
+        let required = expected.required(&self.universe, &found);
+        self.read_all(store, &required)?;
+        let recount = store.recount(&VAULT).map_err(|error| format!("recount: {}", text(error)))?;
+        if let Some(drift) = recount.drift.first() {
+            return Err(format!("drift: {drift}"));
+        }
+        let logical: u64 = found.values().map(|snapshot| snapshot.tree.logical_bytes).sum();
+        if recount.ledger.logical_bytes != logical || recount.ledger.snapshots != found.len() as u64 {
+            return Err(format!("the ledger says {:?}, the snapshots add up to {logical}", recount.ledger));
+        }
+        Ok(found)
+    }
+
+    /// Every required object comes back, byte for byte.
+    fn read_all(&self, store: &Store, required: &HashSet<ObjectId>) -> Outcome {
+        let ids: Vec<ObjectId> = required.iter().copied().collect();
+        let mut wrong = None;
+        let mut plaintext = Vec::new();
+        let mut decompressor = None;
+        store
+            .read_objects(&VAULT, &ids, |delivered| {
+                let object = match delivered {
+                    store::Delivered::Object(object) => object,
+                    other => {
+                        wrong.get_or_insert(format!("an acknowledged object: {other:?}"));
+                        return Ok(());
+                    }
+                };
+                let known = &self.universe.objects[&object.id].incoming;
+                let same = if object.codec == repo_format::compress::Codec::Raw {
+                    object.payload == known.payload
+                } else {
+                    let context = match &mut decompressor {
+                        Some(context) => context,
+                        None => decompressor.insert(repo_format::compress::Decompressor::new()?),
+                    };
+                    context.decompress_into(object.codec, &object.payload, object.plain_len, &mut plaintext)?;
+                    plaintext == known.payload
+                };
+                if !same || object.kind != known.kind {
+                    wrong.get_or_insert(format!("object {} came back different", object.id));
+                }
+                Ok(())
+            })
+            .map_err(|error| format!("reading: {}", text(error)))?;
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// With every session ended and everything collected, exactly what the snapshots reach is left.
+    fn check_dry(&mut self, store: &Store, expected: &Expected, found: BTreeMap<SnapshotId, Snapshot>) -> Outcome {
+        self.figures.dry_checks += 1;
+        for session in [&expected.before, &expected.after].iter().flat_map(|model| model.sessions.keys()) {
+            match store.abort_upload(&VAULT, session) {
+                Ok(()) | Err(StoreError::NoSuchSession(_)) => {}
+                Err(error) => return Err(format!("abort: {}", text(error))),
+            }
+        }
+        let model = Model { snapshots: found, ..Model::default() };
+        self.run_dry(store)?;
+        self.compare_space(store, &model)
+    }
+
+    fn run_dry(&self, _store: &Store) -> Outcome {
+        Ok(())
+    }
+
+    fn compare_space(&self, store: &Store, model: &Model) -> Outcome {
+        let recount = store.recount(&VAULT).map_err(|error| format!("recount: {}", text(error)))?;
+        if let Some(drift) = recount.drift.first() {
+            return Err(format!("drift after collection: {drift}"));
+        }
+        let references = model.references(&self.universe);
+        for (id, counted) in &references {
+            if recount.objects.get(id) < Some(counted) {
+                return Err(format!("{id} has {counted} references, the index says {:?}", recount.objects.get(id)));
+            }
+        }
+        if recount.ledger.logical_bytes != model.logical_bytes()
+            || recount.ledger.deleted_logical_bytes != model.deleted_logical_bytes()
+        {
+            return Err(format!("logical bytes differ: {:?}", recount.ledger));
+        }
+        Ok(())
+    }
+
+    /// The power is back: what survived is what is there.
+    fn go_on_from(&mut self, volume: &Volume, expected: &Expected) -> Outcome {
+        let state = match self.rng.below(6) {
+            // Killed, and the power stays on: nothing is lost, and nothing more is on disk than before.
+            0 | 1 => volume.clone(),
+            2 => volume.crash(Survival::Nothing),
+            3 => volume.crash(Survival::Everything),
+            _ => volume.crash(Survival::Any { seed: self.rng.next(), sector: 512 }),
+        };
+        self.figures.disk_operations += self.disk.operations();
+        self.disk = Disk::with_sites(state, self.options.sites.clone());
+        self.disk.watch();
+        self.reopen(expected)
+    }
+
+    fn reopen(&mut self, expected: &Expected) -> Outcome {
+        let (store, clock) = open(&self.disk, self.rng.next(), self.now_ns(), self.pack_bytes_target)
+            .map_err(|error| format!("open: {}", text(error)))?;
+        (self.store, self.clock) = (store, clock);
+        let listed = self.store.snapshots(&VAULT).map_err(text)?;
+        let found = expected.check_snapshots(&listed)?;
+        let mut live = HashSet::new();
+        let sessions: Vec<UploadSessionId> =
+            [&expected.before, &expected.after].iter().flat_map(|model| model.sessions.keys().copied()).collect();
+        for session in sessions {
+            if self.store.upload_session(&VAULT, &session).is_ok() {
+                live.insert(session);
+            }
+        }
+        // Whoever asks again for a commit that was done gets the same answer.
+        for (id, snapshot) in &found {
+            if self.uploads.iter().any(|upload| upload.session == snapshot.session) {
+                let input = CommitInput { root: snapshot.tree.root, summary_json: Vec::new() };
+                let again = self.store.commit(&VAULT, &snapshot.session, &input).map_err(text)?;
+                if again.snapshot != *id {
+                    return Err("a commit asked again made another snapshot".into());
+                }
+            }
+        }
+        self.uploads.retain(|upload| live.contains(&upload.session));
+        self.model = Arc::new(expected.settle(found, &live));
+        for upload in &mut self.uploads {
+            upload.sent = upload.acknowledged;
+            upload.incarnation = 0;
+        }
+        self.check_store(&self.store, &Expected::exactly(&self.model)).map(|_| ())
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Model)) {
+        let model = Arc::make_mut(&mut self.model);
+        model.version += 1;
+        change(model);
+    }
+
+    fn objects(&self, ids: &[ObjectId]) -> Vec<IncomingObject> {
+        ids.iter().map(|id| self.universe.objects[id].incoming.clone()).collect()
+    }
+
+    fn act(&mut self) -> Outcome {
+        self.clock.0.fetch_add(1_000_000_000, Ordering::Relaxed);
+        match self.rng.below(100) {
+            0..=11 => self.begin(),
+            12..=34 => self.put(),
+            35..=42 => self.flush(),
+            43..=60 => self.nodes(),
+            61..=74 => self.commit(),
+            75..=76 => self.abort(),
+            77..=81 => self.delete(),
+            82..=83 => self.undelete(),
+            84..=87 => self.purge(),
+            88..=90 => self.hold(),
+            91..=92 => self.tag(),
+            93..=94 => self.close(),
+            95..=96 => self.kill(),
+            97 => self.rebuild(),
+            _ => self.duplicate(),
+        }
+    }
+
+    fn begin(&mut self) -> Outcome {
+        self.verb = "begin";
+        if self.uploads.len() >= 4 {
+            return self.commit();
+        }
+        let usable: Vec<(SnapshotId, Arc<Tree>)> = self
+            .model
+            .snapshots
+            .iter()
+            .filter(|(_, snapshot)| snapshot.deleted_until_ns.is_none())
+            .map(|(id, snapshot)| (*id, snapshot.tree.clone()))
+            .collect();
+        let base = if self.rng.chance(80) { self.rng.pick(&usable).cloned() } else { None };
+        let base_tree = match &base {
+            Some((_, tree)) => Some(tree.clone()),
+            None => self.rng.pick(&self.trees).cloned(),
+        };
+        let tree = Arc::new(tree(&self.keys, &mut self.rng, base_tree.as_deref(), &mut self.universe));
+        let (session, incarnation) =
+            self.store.begin_upload(&VAULT, "computer", "series", base.as_ref().map(|(id, _)| id)).map_err(text)?;
+        self.trees.push(tree.clone());
+        self.uploads.push(Upload { session, tree, incarnation, sent: 0, acknowledged: 0, nodes: 0 });
+        let base_root = base.map(|(_, tree)| tree.root.into());
+        self.change(|model| {
+            model.sessions.insert(session, Session { base_root, ..Session::default() });
+        });
+        Ok(())
+    }
+
+    /// An upload to go on with, by its place in the list.
+    fn upload(&mut self) -> Result<usize, String> {
+        if self.uploads.is_empty() {
+            self.begin()?;
+        }
+        Ok(self.rng.below(self.uploads.len()))
+    }
+
+    fn put(&mut self) -> Outcome {
+        let at = self.upload()?;
+        self.verb = "put chunks";
+        let upload = self.uploads[at].clone();
+        let end = (upload.sent + 1 + self.rng.below(12)).min(upload.tree.chunks.len());
+        let ids = &upload.tree.chunks[upload.sent..end];
+        let (have, incarnation) = self.store.have(&VAULT, &upload.session, ids).map_err(text)?;
+        let missing: Vec<ObjectId> = ids.iter().zip(&have).filter(|(_, have)| !**have).map(|(id, _)| *id).collect();
+        let received = self.store.put_chunks(&VAULT, &upload.session, &self.objects(&missing)).map_err(text)?;
+        let upload = &mut self.uploads[at];
+        if upload.incarnation != incarnation || received.incarnation != incarnation {
+            upload.incarnation = received.incarnation;
+            upload.sent = upload.acknowledged;
+        } else {
+            upload.sent = end;
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, at: usize, nodes: usize, all: bool) {
+        let upload = &mut self.uploads[at];
+        if all {
+            upload.acknowledged = upload.sent;
+        }
+        upload.nodes = nodes;
+        let upload = upload.clone();
+        self.change(|model| {
+            if let Some(session) = model.sessions.get_mut(&upload.session) {
+                session.durable.extend(&upload.tree.chunks[..upload.acknowledged]);
+                session.durable.extend(&upload.tree.nodes[..upload.nodes]);
+            }
+        });
+    }
+
+    fn flush(&mut self) -> Outcome {
+        let at = self.upload()?;
+        self.verb = "flush";
+        let upload = self.uploads[at].clone();
+        match self.store.flush(&VAULT, &upload.session, upload.incarnation) {
+            Ok(_) => self.acknowledge(at, upload.nodes, true),
+            Err(StoreError::IncarnationChanged { incarnation }) => {
+                self.uploads[at].incarnation = incarnation;
+                self.uploads[at].sent = upload.acknowledged;
+            }
+            Err(error) => return Err(text(error)),
+        }
+        Ok(())
+    }
+
+    fn nodes(&mut self) -> Outcome {
+        let at = self.upload()?;
+        if self.uploads[at].sent < self.uploads[at].tree.chunks.len() {
+            return self.put();
+        }
+        self.verb = "put nodes";
+        let upload = self.uploads[at].clone();
+        let end = (upload.nodes + 1 + self.rng.below(4)).min(upload.tree.nodes.len());
+        let ids = upload.tree.nodes[upload.nodes..end].to_vec();
+        match self.store.put_nodes(&VAULT, &upload.session, &self.objects(&ids)) {
+            Ok(durable) => self.acknowledge(at, end, durable.incarnation == upload.incarnation),
+            Err(StoreError::Missing(missing)) => {
+                // Only what nobody promised to keep may be missing.
+                let durable = &self.model.sessions[&upload.session].durable;
+                if let Some(id) = missing.iter().find(|id| durable.contains(*id)) {
+                    return Err(format!("{id} was acknowledged and is missing"));
+                }
+                self.uploads[at].sent = upload.acknowledged;
+            }
+            Err(error) => return Err(text(error)),
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Outcome {
+        let at = self.upload()?;
+        let upload = self.uploads[at].clone();
+        if upload.nodes < upload.tree.nodes.len() {
+            return self.nodes();
+        }
+        self.verb = "commit";
+        let input = CommitInput { root: upload.tree.root, summary_json: Vec::new() };
+        let info = self.store.commit(&VAULT, &upload.session, &input).map_err(text)?;
+        self.uploads.remove(at);
+        let snapshot = Snapshot {
+            tree: upload.tree,
+            session: upload.session,
+            deleted_until_ns: None,
+            hold_until_ns: None,
+            tags: None,
+        };
+        self.change(|model| {
+            model.sessions.remove(&upload.session);
+            model.snapshots.insert(info.snapshot, snapshot);
+        });
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Outcome {
+        let at = self.upload()?;
+        self.verb = "abort";
+        let upload = self.uploads.remove(at);
+        self.store.abort_upload(&VAULT, &upload.session).map_err(text)?;
+        self.change(|model| {
+            model.sessions.remove(&upload.session);
+        });
+        Ok(())
+    }
+
+    fn some_snapshots(&mut self, most: usize) -> Vec<SnapshotId> {
+        let all: Vec<SnapshotId> = self.model.snapshots.keys().copied().collect();
+        let mut chosen: Vec<SnapshotId> =
+            (0..1 + self.rng.below(most)).filter_map(|_| self.rng.pick(&all).copied()).collect();
+        chosen.sort();
+        chosen.dedup();
+        chosen
+    }
+
+    fn held(&self, ids: &[SnapshotId]) -> bool {
+        let now_ns = self.now_ns();
+        ids.iter().any(|id| self.model.snapshots[id].hold_until_ns.is_some_and(|until_ns| until_ns > now_ns))
+    }
+
+    fn delete(&mut self) -> Outcome {
+        self.verb = "delete";
+        let ids = self.some_snapshots(3);
+        // A hold that came after a delete does not stand in the way of the same delete asked again.
+        let fresh: Vec<SnapshotId> =
+            ids.iter().filter(|id| self.model.snapshots[*id].deleted_until_ns.is_none()).copied().collect();
+        let until_ns = self.now_ns() + self.rng.below(48) as i64 * HOUR_NS;
+        match self.store.delete_snapshots(&VAULT, &ids, until_ns, "somebody") {
+            Ok(()) if self.held(&fresh) => return Err("a held snapshot was deleted".into()),
+            Ok(()) => {}
+            Err(StoreError::Held { .. }) if self.held(&fresh) => return Ok(()),
+            Err(error) => return Err(text(error)),
+        }
+        self.change(|model| {
+            for id in &ids {
+                if let Some(snapshot) = model.snapshots.get_mut(id) {
+                    snapshot.deleted_until_ns.get_or_insert(until_ns);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn undelete(&mut self) -> Outcome {
+        self.verb = "undelete";
+        let deleted: Vec<SnapshotId> = self
+            .model
+            .snapshots
+            .iter()
+            .filter(|(_, snapshot)| snapshot.deleted_until_ns.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        let Some(id) = self.rng.pick(&deleted).copied() else { return Ok(()) };
+        self.store.undelete_snapshot(&VAULT, &id).map_err(text)?;
+        self.change(|model| {
+            if let Some(snapshot) = model.snapshots.get_mut(&id) {
+                snapshot.deleted_until_ns = None;
+            }
+        });
+        Ok(())
+    }
+
+    fn purge(&mut self) -> Outcome {
+        self.verb = "purge";
+        let ids = self.some_snapshots(4);
+        match self.store.purge_snapshots(&VAULT, &ids) {
+            Ok(_) if self.held(&ids) => return Err("a held snapshot was purged".into()),
+            Ok(gone) if gone == ids.len() as u64 => {}
+            Ok(gone) => return Err(format!("{gone} snapshots went instead of {}", ids.len())),
+            Err(StoreError::Held { .. }) if self.held(&ids) => return Ok(()),
+            Err(error) => return Err(text(error)),
+        }
+        self.change(|model| model.snapshots.retain(|id, _| !ids.contains(id)));
+        Ok(())
+    }
+
+    fn hold(&mut self) -> Outcome {
+        self.verb = "hold";
+        let Some(id) = self.some_snapshots(1).first().copied() else { return Ok(()) };
+        let until_ns =
+            if self.rng.chance(30) { None } else { Some(self.now_ns() + self.rng.below(3) as i64 * HOUR_NS) };
+        let may_shorten = self.rng.chance(70);
+        let info = match self.store.hold_snapshot(&VAULT, &id, until_ns, may_shorten) {
+            Ok(info) => info,
+            Err(StoreError::Held { .. }) if !may_shorten && self.held(&[id]) => return Ok(()),
+            Err(error) => return Err(text(error)),
+        };
+        self.change(|model| {
+            if let Some(snapshot) = model.snapshots.get_mut(&id) {
+                snapshot.hold_until_ns = info.hold_until_ns;
+            }
+        });
+        Ok(())
+    }
+
+    fn tag(&mut self) -> Outcome {
+        self.verb = "tag";
+        let Some(id) = self.some_snapshots(1).first().copied() else { return Ok(()) };
+        let tags: Vec<String> = (0..self.rng.below(3)).map(|number| format!("tag-{number}")).collect();
+        self.store.tag_snapshot(&VAULT, &id, &tags).map_err(text)?;
+        self.change(|model| {
+            if let Some(snapshot) = model.snapshots.get_mut(&id) {
+                snapshot.tags = Some(tags);
+            }
+        });
+        Ok(())
+    }
+
+    /// Stops in order and starts again. Power stays on: what was not synced is still in memory.
+    fn close(&mut self) -> Outcome {
+        self.verb = "close";
+        self.store.close().map_err(text)?;
+        self.reopen(&Expected::exactly(&self.model))
+    }
+
+    /// Starts again without having stopped.
+    fn kill(&mut self) -> Outcome {
+        self.verb = "kill";
+        self.reopen(&Expected::exactly(&self.model))
+    }
+
+    /// Makes the index again from packs and journals. What sessions held was only there.
+    fn rebuild(&mut self) -> Outcome {
+        self.verb = "rebuild";
+        self.store.close().map_err(text)?;
+        let (seed, now_ns) = (self.rng.next(), self.now_ns());
+        rebuild(&self.disk, seed, now_ns, self.pack_bytes_target)
+            .map_err(|error| format!("rebuild: {}", text(error)))?;
+        self.uploads.clear();
+        self.change(|model| model.sessions.clear());
+        self.reopen(&Expected::exactly(&self.model))
+    }
+
+    /// Sends again what is stored: nothing may come of it.
+    fn duplicate(&mut self) -> Outcome {
+        let at = self.upload()?;
+        self.verb = "send again";
+        let upload = self.uploads[at].clone();
+        let chunks = self.objects(&upload.tree.chunks[..upload.acknowledged]);
+        self.store.put_chunks(&VAULT, &upload.session, &chunks).map_err(text)?;
+        Ok(())
+    }
+}

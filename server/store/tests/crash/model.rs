@@ -1,0 +1,164 @@
+//! The reference: what has been acknowledged, as plain maps. After any crash the engine must be at one of the states
+//! between the last acknowledgement and the call that was under way.
+
+use crate::content::{Tree, Universe};
+use repo_format::id::{ObjectId, SnapshotId, UploadSessionId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use store::SnapshotInfo;
+
+/// A snapshot with its state.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub tree: Arc<Tree>,
+    pub session: UploadSessionId,
+    pub deleted_until_ns: Option<i64>,
+    pub hold_until_ns: Option<i64>,
+    pub tags: Option<Vec<String>>,
+}
+
+impl Snapshot {
+    /// Whether the engine's record says the same.
+    fn equals(&self, info: &SnapshotInfo) -> bool {
+        info.root == self.tree.root
+            && info.logical_bytes == self.tree.logical_bytes
+            && info.session == self.session
+            && info.deleted.as_ref().map(|deleted| deleted.until_ns) == self.deleted_until_ns
+            && info.hold_until_ns == self.hold_until_ns
+            && info.tags == self.tags
+    }
+
+    fn same_state(&self, other: &Snapshot) -> bool {
+        (self.deleted_until_ns, self.hold_until_ns, &self.tags)
+            == (other.deleted_until_ns, other.hold_until_ns, &other.tags)
+    }
+}
+
+/// An upload session that was answered.
+#[derive(Clone, Default)]
+pub struct Session {
+    /// Root of its base snapshot: held as long as it lives.
+    pub base_root: Option<ObjectId>,
+    /// Objects acknowledged as durable: the agent has let go of their bytes.
+    pub durable: BTreeSet<ObjectId>,
+}
+
+/// What a caller knows to be so.
+#[derive(Clone, Default)]
+pub struct Model {
+    pub snapshots: BTreeMap<SnapshotId, Snapshot>,
+    /// Live ones only.
+    pub sessions: BTreeMap<UploadSessionId, Session>,
+    /// Rises with every acknowledgement.
+    pub version: u64,
+}
+
+/// The states a crash may leave: what was acknowledged, and what the call under way would have made of it.
+pub struct Expected {
+    pub before: Arc<Model>,
+    pub after: Arc<Model>,
+}
+
+/// What the engine was found to be.
+pub struct Found {
+    pub snapshots: BTreeMap<SnapshotId, Snapshot>,
+    /// Objects that must be there and sound.
+    pub required: HashSet<ObjectId>,
+}
+
+impl Expected {
+    pub fn exactly(model: &Arc<Model>) -> Self {
+        Expected { before: model.clone(), after: model.clone() }
+    }
+
+    /// Compares the engine's list of snapshots; each must be as before or as after.
+    pub fn check_snapshots(&self, listed: &[SnapshotInfo]) -> Result<BTreeMap<SnapshotId, Snapshot>, String> {
+        let mut found = BTreeMap::new();
+        for info in listed {
+            let known = [&self.before, &self.after].map(|model| model.snapshots.get(&info.snapshot));
+            let Some(known) = known.into_iter().flatten().find(|snapshot| snapshot.equals(info)) else {
+                return Err(match self.before.snapshots.get(&info.snapshot) {
+                    Some(_) => format!("snapshot {} has another state than was acknowledged: {info:?}", info.snapshot),
+                    None => format!("snapshot {} was never committed, or was purged", info.snapshot),
+                });
+            };
+            if found.insert(info.snapshot, known.clone()).is_some() {
+                return Err(format!("snapshot {} is listed twice", info.snapshot));
+            }
+        }
+        for id in self.before.snapshots.keys().filter(|id| self.after.snapshots.contains_key(*id)) {
+            if !found.contains_key(id) {
+                return Err(format!("snapshot {id} was acknowledged and is gone"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sessions that must live.
+    pub fn sessions(&self) -> impl Iterator<Item = (&UploadSessionId, &Session)> {
+        self.before.sessions.iter().filter(|(id, _)| self.after.sessions.contains_key(*id))
+    }
+
+    /// Everything that must be readable: below every snapshot found, and below what live sessions hold.
+    pub fn required(&self, universe: &Universe, found: &BTreeMap<SnapshotId, Snapshot>) -> HashSet<ObjectId> {
+        let mut required = HashSet::new();
+        universe.reach(found.values().map(|snapshot| snapshot.tree.root.into()), &mut required);
+        for (_, session) in self.sessions() {
+            universe.reach(session.base_root, &mut required);
+            universe.reach(session.durable.iter().copied(), &mut required);
+        }
+        required
+    }
+
+    /// The model that goes on from what was found after a crash.
+    pub fn settle(&self, found: BTreeMap<SnapshotId, Snapshot>, live: &HashSet<UploadSessionId>) -> Model {
+        let sessions = [&self.before, &self.after].into_iter().flat_map(|model| &model.sessions);
+        let sessions = sessions.filter(|(id, _)| live.contains(id)).map(|(id, session)| {
+            // What only the call under way would have acknowledged was not: the agent still has it.
+            (*id, self.before.sessions.get(id).unwrap_or(session).clone())
+        });
+        Model { sessions: sessions.collect(), snapshots: found, version: self.after.version + 1 }
+    }
+
+    /// Whether the call under way changes any snapshot; then both outcomes are right.
+    pub fn is_open(&self) -> bool {
+        self.before.version != self.after.version
+    }
+}
+
+impl Model {
+    /// References of every object below the snapshots: one for each distinct stored parent and each root.
+    pub fn references(&self, universe: &Universe) -> HashMap<ObjectId, u64> {
+        let mut reached = HashSet::new();
+        universe.reach(self.snapshots.values().map(|snapshot| snapshot.tree.root.into()), &mut reached);
+        let mut references: HashMap<ObjectId, u64> = HashMap::new();
+        for id in &reached {
+            references.entry(*id).or_default();
+            for child in &universe.objects[id].children {
+                *references.entry(*child).or_default() += 1;
+            }
+        }
+        for snapshot in self.snapshots.values() {
+            *references.entry(snapshot.tree.root.into()).or_default() += 1;
+        }
+        references
+    }
+
+    pub fn logical_bytes(&self) -> u64 {
+        self.snapshots.values().map(|snapshot| snapshot.tree.logical_bytes).sum()
+    }
+
+    pub fn deleted_logical_bytes(&self) -> u64 {
+        let deleted = self.snapshots.values().filter(|snapshot| snapshot.deleted_until_ns.is_some());
+        deleted.map(|snapshot| snapshot.tree.logical_bytes).sum()
+    }
+
+    /// Whether two models say the same of snapshots, for tests of the model itself.
+    pub fn same_snapshots(&self, other: &Model) -> bool {
+        self.snapshots.len() == other.snapshots.len()
+            && self
+                .snapshots
+                .iter()
+                .all(|(id, snapshot)| other.snapshots.get(id).is_some_and(|other| snapshot.same_state(other)))
+    }
+}
