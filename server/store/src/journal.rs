@@ -20,9 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A journal with fewer records than this is not rewritten as a new generation...
-const RECORDS_MIN: u64 = 1024;
-/// ...unless it has so many segments.
+/// A journal with so many segments is rewritten as a new generation.
 const SEGMENTS_MAX: usize = 512;
 /// A segment longer than this is not appended to, bytes.
 const TAIL_BYTES_MAX: u64 = 1 << 20;
@@ -195,10 +193,9 @@ impl Journal {
         if self.closed { Err(StoreError::Unknown("the vault was closed meanwhile")) } else { Ok(()) }
     }
 
-    /// Whether a new generation must be written before the next record. Writing one costs as much as there are
-    /// `snapshots`, so it is put off with their number.
-    pub(crate) fn wants_generation(&self, snapshots: u64) -> bool {
-        let records_max = RECORDS_MIN.max(snapshots.saturating_mul(4));
+    /// Whether a new generation must be written before the next record: because only that puts the journal right, or
+    /// because it has so many records.
+    pub(crate) const fn wants_generation(&self, records_max: u64) -> bool {
         self.broken || self.segments >= SEGMENTS_MAX || self.records >= records_max
     }
 

@@ -18,6 +18,8 @@ pub const RESERVE_BYTES_MAX: u64 = 20 << 30;
 pub const SESSION_IDLE_NS_DEFAULT: i64 = 24 * 3600 * 1_000_000_000;
 /// An open pack nobody writes to is finished after this long, nanoseconds.
 pub const PACK_IDLE_NS_DEFAULT: i64 = 600 * 1_000_000_000;
+/// A journal with fewer records than this is not written anew, however few of them still say something.
+pub const JOURNAL_RECORDS_MIN: u64 = 1024;
 /// After the opening of a vault, collection waits this long for uploads that were open before to be heard of again,
 /// nanoseconds: what they had sent without an answer need not be sent again then.
 pub const REATTACH_NS_DEFAULT: i64 = 5 * 1_000_000_000;
@@ -40,6 +42,9 @@ pub struct StoreSettings {
     /// A pack that would grow beyond this is finished and another begun, bytes; at most `PACK_BYTES_TARGET`. Tests make it
     /// small, so that few objects make many packs.
     pub pack_bytes_target: u64,
+    /// A vault's journal is written anew when it has at least this many records, and four for each snapshot. Tests make
+    /// it small.
+    pub journal_records_min: u64,
     /// A session without requests for this long ends, nanoseconds. It costs its holder a new session, nothing else.
     pub session_idle_ns: i64,
     /// An open pack nobody writes to is finished after this long, nanoseconds.
@@ -57,6 +62,7 @@ impl StoreSettings {
             reserve_bytes: None,
             index_directory: None,
             pack_bytes_target: PACK_BYTES_TARGET,
+            journal_records_min: JOURNAL_RECORDS_MIN,
             session_idle_ns: SESSION_IDLE_NS_DEFAULT,
             pack_idle_ns: PACK_IDLE_NS_DEFAULT,
             reattach_ns: REATTACH_NS_DEFAULT,

@@ -19,8 +19,16 @@ pub fn master() -> MasterKey {
     MasterKey::from_bytes([7; 32])
 }
 
+/// So few that most histories see a new generation.
+pub const JOURNAL_RECORDS_MIN: u64 = 64;
+
 pub fn settings(directory: &Path) -> StoreSettings {
-    StoreSettings { memory_bytes: 32 << 20, reserve_bytes: Some(0), ..StoreSettings::new(directory.to_owned()) }
+    StoreSettings {
+        memory_bytes: 32 << 20,
+        reserve_bytes: Some(0),
+        journal_records_min: JOURNAL_RECORDS_MIN,
+        ..StoreSettings::new(directory.to_owned())
+    }
 }
 
 /// A folder with a store in it; `store` is taken away to simulate a stop.

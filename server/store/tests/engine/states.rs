@@ -1,7 +1,7 @@
 //! What happens to a snapshot after its commit: deleted and brought back, held, tagged, purged; over restarts, rebuilds
 //! and new generations of the journal.
 
-use crate::bed::{Bed, VAULT, begin, download, files, master, settings, tree, upload};
+use crate::bed::{Bed, JOURNAL_RECORDS_MIN, VAULT, begin, download, files, master, settings, tree, upload};
 use repo_format::id::SnapshotId;
 use std::path::{Path, PathBuf};
 use store::world::World;
@@ -110,16 +110,16 @@ fn a_deleted_snapshot_is_listed_not_read_and_can_be_brought_back() {
 #[test]
 fn what_one_call_deletes_or_purges_is_written_at_once_and_syncs_no_index() {
     let bed = Bed::new();
-    let ids: Vec<SnapshotId> = snapshots(&bed, 40).iter().map(|row| row.snapshot).collect();
+    let ids: Vec<SnapshotId> = snapshots(&bed, 20).iter().map(|row| row.snapshot).collect();
     let (before, syncs) = (segments(&bed), bed.store().index_syncs());
     bed.store().delete_snapshots(&VAULT, &ids, i64::MAX, "").unwrap();
     assert_eq!(segments(&bed), before + 1);
     let bytes = journal_bytes(&bed);
-    assert_eq!(bed.store().purge_snapshots(&VAULT, &ids).unwrap(), 40);
+    assert_eq!(bed.store().purge_snapshots(&VAULT, &ids).unwrap(), 20);
     assert_eq!(segments(&bed), before + 1, "one tombstone is appended to it");
-    assert_eq!(journal_bytes(&bed), bytes + 100 + 2 + 40 * 16);
+    assert_eq!(journal_bytes(&bed), bytes + 100 + 2 + 20 * 16);
     assert_eq!(bed.store().purge_snapshots(&VAULT, &ids).unwrap(), 0);
-    assert_eq!(journal_bytes(&bed), bytes + 100 + 2 + 40 * 16, "nothing changed, nothing written");
+    assert_eq!(journal_bytes(&bed), bytes + 100 + 2 + 20 * 16, "nothing changed, nothing written");
     assert_eq!(bed.store().index_syncs(), syncs, "the journal is the truth");
 }
 
@@ -254,7 +254,7 @@ fn every_state_in_a_new_generation(bed: &Bed) -> Vec<SnapshotInfo> {
     bed.store().delete_snapshots(&VAULT, &[id(1), id(2)], i64::MAX, "someone").unwrap();
     bed.store().hold_snapshot(&VAULT, &id(2), Some(i64::MAX), false).unwrap();
     bed.store().purge_snapshots(&VAULT, &[id(3)]).unwrap();
-    for number in 0..1030 {
+    for number in 0..JOURNAL_RECORDS_MIN {
         bed.store().tag_snapshot(&VAULT, &id(4), &[number.to_string()]).unwrap();
     }
     let first = journal(bed).remove(0);
