@@ -44,6 +44,8 @@ struct State {
     last_ns: i64,
     /// Monotonic time of the last write of the file; `None`: not yet in this process.
     written_ns: Option<i64>,
+    /// It is written with the next time that is believed.
+    write_due: bool,
 }
 
 impl GuardedClock {
@@ -59,7 +61,8 @@ impl GuardedClock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => world.clock.now_ns(),
             Err(error) => return Err(error).at(&path),
         };
-        let state = State { anchor: Anchor { wall_ns, monotonic_ns }, last_ns: wall_ns, written_ns: None };
+        let state =
+            State { anchor: Anchor { wall_ns, monotonic_ns }, last_ns: wall_ns, written_ns: None, write_due: false };
         Ok(GuardedClock { world, path, state: Mutex::new(state) })
     }
 
@@ -82,15 +85,28 @@ impl GuardedClock {
         let mut state = self.state.lock();
         let (now_ns, monotonic_ns) = (self.world.clock.now_ns(), self.world.clock.monotonic_ns());
         self.world.vfs.replace(&self.path, &encode(now_ns)).at(&self.path)?;
-        *state =
-            State { anchor: Anchor { wall_ns: now_ns, monotonic_ns }, last_ns: now_ns, written_ns: Some(monotonic_ns) };
+        *state = State {
+            anchor: Anchor { wall_ns: now_ns, monotonic_ns },
+            last_ns: now_ns,
+            written_ns: Some(monotonic_ns),
+            write_due: false,
+        };
         tracing::info!(now_ns, "the clock was confirmed");
         Ok(now_ns)
     }
 
+    /// Writes the time down, if it is believed: the next start counts from this stop.
+    pub(crate) fn stop(&self) {
+        self.state.lock().write_due = true;
+        if let Err(error) = self.now_ns() {
+            tracing::warn!(%error, "the time of this stop is not written down");
+        }
+    }
+
     fn believed(&self, state: &mut State, now_ns: i64, monotonic_ns: i64) {
         state.last_ns = now_ns;
-        if state.written_ns.is_some_and(|written_ns| monotonic_ns.saturating_sub(written_ns) < WRITE_EVERY_NS) {
+        let recently = |written_ns| monotonic_ns.saturating_sub(written_ns) < WRITE_EVERY_NS;
+        if !std::mem::take(&mut state.write_due) && state.written_ns.is_some_and(recently) {
             return;
         }
         if state.written_ns.is_none() {

@@ -566,6 +566,7 @@ impl Store {
                 vault.close()?;
             }
         }
+        self.shared().guarded_clock.stop();
         Ok(())
     }
 }

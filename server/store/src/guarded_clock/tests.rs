@@ -151,6 +151,25 @@ fn the_file_is_written_at_most_once_a_minute_and_only_with_times_that_are_believ
 }
 
 #[test]
+fn a_stop_is_written_down_and_the_next_start_counts_from_it() {
+    let bed = Bed::new();
+    let clock = bed.open();
+    clock.now_ns().unwrap();
+    // Nobody asks for three days, then the server stops in order and is off for two.
+    bed.hands.pass(72 * HOUR_NS);
+    clock.stop();
+    bed.hands.step(48 * HOUR_NS);
+    assert!(!refused(&bed.open()));
+    // A time that is not believed is not written down.
+    let clock = bed.open();
+    clock.now_ns().unwrap();
+    let file = bed.file();
+    bed.hands.step(49 * HOUR_NS);
+    clock.stop();
+    assert_eq!(bed.file(), file);
+}
+
+#[test]
 fn a_damaged_file_refuses_until_it_is_confirmed() {
     let bed = Bed::new();
     assert!(!refused(&bed.open()));
