@@ -232,8 +232,9 @@ impl Vault {
         if now_ns < maintenance.purge_from_ns || self.ledger().deleted_snapshots == 0 {
             return Ok(());
         }
-        let due = self.snapshots_due(now_ns)?;
-        match self.purge_snapshots(&due) {
+        // Asked before anything is due by `now_ns`: a clock that jumped ahead ends no time to bring something back.
+        let believed = self.shared.guarded_clock.now_ns();
+        match believed.and_then(|_| self.purge_snapshots(&self.snapshots_due(now_ns)?)) {
             Ok(purged) => done.purged_snapshots = purged,
             // A clock nobody trusts removes nothing; everything else goes on.
             Err(error @ (StoreError::ClockJumped { .. } | StoreError::Held { .. })) => {

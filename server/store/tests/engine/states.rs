@@ -4,8 +4,10 @@
 use crate::bed::{Bed, JOURNAL_RECORDS_MIN, VAULT, begin, download, files, master, settings, tree, upload};
 use repo_format::id::SnapshotId;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
-use store::world::World;
+use store::world::{Clock, SystemClock, World};
 use store::{CommitInput, SnapshotInfo, Store, StoreError};
 
 const HOUR_NS: i64 = 3_600_000_000_000;
@@ -390,6 +392,46 @@ fn a_snapshot_whose_packs_are_gone_stays_listed_and_the_next_backup_heals_it() {
     bed.assert_no_drift();
     assert_eq!(bed.store().purge_snapshots(&VAULT, &[snapshot.snapshot]).unwrap(), 1);
     bed.assert_no_drift();
+}
+
+/// The system's clock, set ahead by the test; its monotonic hand goes on as it does.
+#[derive(Default)]
+struct SetAhead(AtomicI64);
+
+impl Clock for SetAhead {
+    fn now_ns(&self) -> i64 {
+        SystemClock.now_ns() + self.0.load(Ordering::Relaxed)
+    }
+    fn monotonic_ns(&self) -> i64 {
+        SystemClock.monotonic_ns()
+    }
+}
+
+#[test]
+fn a_clock_set_ahead_purges_nothing_and_ends_no_hold_until_it_is_confirmed() {
+    let mut bed = Bed::new();
+    bed.store.take().unwrap().close().unwrap();
+    let clock = Arc::new(SetAhead::default());
+    let world = World { clock: clock.clone(), ..World::system() };
+    bed.store = Some(Store::open(settings(bed.directory.path()), world, &master()).unwrap());
+    let ids: Vec<SnapshotId> = snapshots(&bed, 3).iter().map(|row| row.snapshot).collect();
+    let store = bed.store();
+    let until_ns = now_ns(&bed) + HOUR_NS;
+    store.delete_snapshots(&VAULT, &ids[..1], until_ns, "").unwrap();
+    store.hold_snapshot(&VAULT, &ids[1], Some(until_ns), false).unwrap();
+    let maintained = |now_ns| store.maintain(&VAULT, now_ns).unwrap().purged_snapshots;
+    clock.0.store(1000 * HOUR_NS, Ordering::Relaxed);
+    assert!(matches!(store.now_ns(), Err(StoreError::ClockJumped { .. })));
+    assert_eq!(maintained(clock.now_ns()), 0);
+    assert!(matches!(store.purge_snapshots(&VAULT, &ids[1..2]), Err(StoreError::ClockJumped { .. })));
+    // What no clock decides is done as ever: uploads, deletes, and a person's purge of what is not held.
+    store.delete_snapshots(&VAULT, &ids[2..], i64::MAX, "").unwrap();
+    assert_eq!(store.purge_snapshots(&VAULT, &ids[2..]).unwrap(), 1);
+    assert_eq!(store.snapshots(&VAULT).unwrap().len(), 2);
+    store.confirm_clock().unwrap();
+    // Looked through again a minute later.
+    assert_eq!(maintained(clock.now_ns() + HOUR_NS), 1);
+    assert_eq!(store.purge_snapshots(&VAULT, &ids[1..2]).unwrap(), 1);
 }
 
 /// A figure more than a limit: one write and one sync each, on whatever disk this is.
