@@ -44,6 +44,8 @@ counters! {
     bytes_reaped,
     /// Packs whose files were removed.
     packs_dropped,
+    /// Bytes of frames copied by compaction.
+    bytes_copied,
 }
 
 impl Stats {
@@ -68,6 +70,9 @@ impl Stats {
     pub(crate) fn reaped(&self, objects: u64, bytes: u64) {
         self.objects_reaped.fetch_add(objects, Ordering::Relaxed);
         self.bytes_reaped.fetch_add(bytes, Ordering::Relaxed);
+    }
+    pub(crate) fn copied(&self, bytes: u64) {
+        self.bytes_copied.fetch_add(bytes, Ordering::Relaxed);
     }
     pub(crate) fn dropped(&self, packs: u64) {
         self.packs_dropped.fetch_add(packs, Ordering::Relaxed);

@@ -45,6 +45,8 @@ const DROPS_PER_STEP: usize = 256;
 const DROPS_REMEMBERED: usize = DROP_PACKS_MAX;
 /// Softly deleted snapshots are looked through this often, nanoseconds.
 const PURGE_INTERVAL_NS: i64 = 60 * 1_000_000_000;
+/// Steps that collect for one that copies, where there is always something to collect.
+const COLLECTIONS_PER_COPY: u32 = 8;
 /// A closed vault with more than one part in this many dead is opened for compaction.
 const DEAD_SHARE_WORTH_OPENING: u64 = 5;
 const _: () = assert!(DROPS_PER_STEP <= DROP_PACKS_MAX);
@@ -111,17 +113,33 @@ pub(crate) struct Upkeep {
 /// What maintenance remembers from step to step. Losing it costs nothing but looking again.
 #[derive(Default)]
 pub(crate) struct Maintenance {
-    pub(crate) reaper: super::reap::Reaper,
+    reaper: super::reap::Reaper,
+    compaction: super::compact::Compaction,
     /// Marked dropped in the index, their files not removed yet.
     dropping: BTreeSet<PackId>,
     /// When softly deleted snapshots are looked through again, nanoseconds since 1970.
     purge_from_ns: i64,
+    /// Steps that only collected, in a row.
+    steps_without_copies: u32,
 }
 
 /// Packs whose drop the journal tells of, newest last.
 #[derive(Default)]
 pub(crate) struct Drops {
     packs: VecDeque<PackId>,
+}
+
+impl Maintenance {
+    /// Garbage goes before it is looked for what to copy: it costs nothing and makes packs cheaper. But a vault that
+    /// always has garbage is compacted as well.
+    fn may_compact(&mut self, more_garbage: bool) -> bool {
+        self.steps_without_copies += 1;
+        let may = !more_garbage || self.steps_without_copies >= COLLECTIONS_PER_COPY;
+        if may {
+            self.steps_without_copies = 0;
+        }
+        may
+    }
 }
 
 impl Drops {
@@ -213,10 +231,13 @@ impl Vault {
         done.expired_restores = expired.restores;
         self.purge_due(&mut maintenance, now_ns, &mut done)?;
         done.more |= self.reap_step(&mut maintenance.reaper, now_ns, &mut done)?;
-        if !done.more {
+        if !done.more && !maintenance.compaction.is_running() {
             done.more |= self.finish_idle_packs(now_ns, &mut done)?;
         }
         done.more |= self.drop_step(&mut maintenance, &mut done)?;
+        if maintenance.may_compact(done.more) {
+            done.more |= self.compact_step(&mut maintenance.compaction, &mut done)?;
+        }
         done.next_ns = self.next_maintenance_ns(now_ns);
         let next_ns = if done.more { 0 } else { done.next_ns.unwrap_or(i64::MAX) };
         self.upkeep.next_ns.store(next_ns, Ordering::Release);
@@ -308,7 +329,7 @@ impl Vault {
         Ok(finished > 0)
     }
 
-    fn finish_pack(&self, writer: &Mutex<Appender>, kind: PackKind) -> Result<(), StoreError> {
+    pub(super) fn finish_pack(&self, writer: &Mutex<Appender>, kind: PackKind) -> Result<(), StoreError> {
         let finished = writer.lock().finish(kind);
         finished.map_err(|(pack, error)| {
             if let Some(pack) = pack {

@@ -9,6 +9,7 @@ mod audit;
 mod claims;
 mod commit;
 mod compact;
+mod compaction_policy;
 mod damage;
 mod deletion;
 pub(crate) mod fence;

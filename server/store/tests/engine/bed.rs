@@ -35,14 +35,26 @@ pub fn settings(directory: &Path) -> StoreSettings {
 pub struct Bed {
     pub directory: tempfile::TempDir,
     pub store: Option<Store>,
+    change: fn(&mut StoreSettings),
 }
 
 impl Bed {
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(settings(directory.path()), World::system(), &master()).unwrap();
-        store.create_vault(VAULT).unwrap();
-        Bed { directory, store: Some(store) }
+        Self::with(|_| {})
+    }
+
+    /// With other settings than usual, at every start.
+    pub fn with(change: fn(&mut StoreSettings)) -> Self {
+        let mut bed = Bed { directory: tempfile::tempdir().unwrap(), store: None, change };
+        bed.restart();
+        bed.store().create_vault(VAULT).unwrap();
+        bed
+    }
+
+    pub fn settings(&self) -> StoreSettings {
+        let mut settings = settings(self.directory.path());
+        (self.change)(&mut settings);
+        settings
     }
 
     pub fn store(&self) -> &Store {
@@ -57,7 +69,7 @@ impl Bed {
     }
 
     pub fn restart(&mut self) {
-        self.store = Some(Store::open(settings(self.directory.path()), World::system(), &master()).unwrap());
+        self.store = Some(Store::open(self.settings(), World::system(), &master()).unwrap());
     }
 
     pub fn vault_directory(&self) -> PathBuf {

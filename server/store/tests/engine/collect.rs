@@ -77,7 +77,9 @@ fn an_aborted_upload_leaves_nothing() {
     let done = run_dry(bed.store(), now_ns());
     assert_eq!(done.reaped_objects, (tree.chunks.len() + tree.nodes.len()) as u64);
     assert!(done.sealed_packs > 0, "an idle vault gives the space of its open packs back: {done:?}");
-    assert_eq!(bed.store().recount(&VAULT).unwrap(), before);
+    let after = bed.store().recount(&VAULT).unwrap();
+    assert_eq!((after.objects, after.drift), (before.objects, before.drift));
+    assert_eq!(after.ledger.physical_bytes, before.ledger.physical_bytes);
     assert_eq!(download(bed.store(), &snapshot).unwrap(), content);
     assert_eq!(run_dry(bed.store(), now_ns()).reaped_objects, 0);
 }
@@ -231,4 +233,153 @@ fn softly_deleted_snapshots_go_when_their_time_has_passed() {
     assert_eq!(done.purged_snapshots, 1);
     assert_eq!(bed.store().usage(&VAULT).unwrap().physical_bytes, 0);
     bed.assert_no_drift();
+}
+
+/// A bed whose packs are so small that a few files fill many.
+fn small_packs() -> Bed {
+    Bed::with(|settings| settings.pack_bytes_target = 64 << 10)
+}
+
+/// Uploads days of a slowly changing tree, with everything before the last `kept` days purged.
+fn days(bed: &Bed, count: u64, kept: usize) -> Vec<(store::SnapshotInfo, Files)> {
+    let mut content = files(100, 200, 3000);
+    let mut snapshots = Vec::new();
+    for day in 0..count {
+        let changed: Vec<String> = content
+            .keys()
+            .enumerate()
+            .filter(|(index, _)| (*index as u64 * 7 + day) % 11 == 0)
+            .map(|(_, name)| name.clone())
+            .collect();
+        for (name, bytes) in changed.into_iter().zip(files(200 + day, 200, 3000).into_values()) {
+            content.insert(name, bytes);
+        }
+        snapshots.push((upload(bed.store(), &content).unwrap(), content.clone()));
+        if snapshots.len() > kept {
+            let (old, _) = snapshots.remove(0);
+            bed.store().purge_snapshots(&VAULT, &[old.snapshot]).unwrap();
+        }
+    }
+    snapshots
+}
+
+#[test]
+fn compaction_keeps_dead_bytes_few_and_every_snapshot_whole() {
+    let mut bed = small_packs();
+    let mut copied = 0;
+    let snapshots = days(&bed, 12, 3);
+    copied += run_dry(bed.store(), now_ns()).copied_bytes;
+    assert!(copied > 0, "scattered change leaves packs half dead");
+    let space = bed.store().space(&VAULT).unwrap();
+    assert!(space.dead_bytes * 100 <= space.stored_bytes * 20, "{space:?}");
+    let on_disk: u64 = bed.packs().iter().map(|pack| std::fs::metadata(pack).unwrap().len()).sum();
+    assert!(on_disk < space.stored_bytes + space.stored_bytes / 5 + 64 * bed.packs().len() as u64);
+    for restart in [false, true] {
+        if restart {
+            bed.crash_and_restart();
+        }
+        for (snapshot, content) in &snapshots {
+            assert_eq!(&download(bed.store(), snapshot).unwrap(), content);
+        }
+        bed.assert_no_drift();
+    }
+    // Nothing has changed: nothing more to do, also after the adoption of what was open.
+    run_dry(bed.store(), now_ns());
+    assert_eq!(run_dry(bed.store(), now_ns()).copied_bytes, 0);
+}
+
+#[test]
+fn a_rotten_frame_is_marked_and_not_copied() {
+    let mut bed = small_packs();
+    let content = files(20, 60, 3000);
+    let keep: Files = content.iter().take(30).map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
+    let all = upload(bed.store(), &content).unwrap();
+    let snapshot = upload(bed.store(), &keep).unwrap();
+    bed.store().close().unwrap();
+    bed.store = None;
+    // The first frame of the first data pack is a file that is kept.
+    let pack = bed.packs()[0].clone();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    bytes[64 + 96 + 500] ^= 1;
+    std::fs::write(&pack, bytes).unwrap();
+    bed.restart();
+    bed.store().purge_snapshots(&VAULT, &[all.snapshot]).unwrap();
+    let done = run_dry(bed.store(), now_ns());
+    assert!(done.dropped_packs > 0 && done.reaped_objects > 0, "{done:?}");
+    if done.copied_bytes > 0 {
+        bed.assert_no_drift();
+    }
+    match download(bed.store(), &snapshot) {
+        Err(StoreError::Damaged(_)) => {}
+        other => panic!("{:?}", other.map(|files| files.len())),
+    }
+    // The bytes come again: the snapshot heals, and the pack of the rotten frame can go.
+    upload(bed.store(), &keep).unwrap();
+    assert_eq!(download(bed.store(), &snapshot).unwrap(), keep);
+    run_dry(bed.store(), now_ns());
+    bed.assert_no_drift();
+}
+
+#[test]
+fn an_index_older_than_the_disk_is_rebuilt() {
+    let mut bed = small_packs();
+    let old = upload(bed.store(), &files(30, 100, 3000)).unwrap();
+    let content = files(31, 100, 3000);
+    bed.store().close().unwrap();
+    bed.store = None;
+    let index = bed.directory.path().join("index");
+    let saved = bed.directory.path().join("saved");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    copy(&index, &saved);
+    bed.restart();
+    let snapshot = upload(bed.store(), &content).unwrap();
+    bed.store().purge_snapshots(&VAULT, &[old.snapshot]).unwrap();
+    assert!(run_dry(bed.store(), now_ns()).dropped_packs > 0);
+    let before = bed.store().recount(&VAULT).unwrap();
+    bed.store().close().unwrap();
+    bed.store = None;
+    std::fs::remove_dir_all(&index).unwrap();
+    copy(&saved, &index);
+    bed.restart();
+    assert_eq!(download(bed.store(), &snapshot).unwrap(), content);
+    let listed: Vec<_> = bed.store().snapshots(&VAULT).unwrap().into_iter().map(|row| row.snapshot).collect();
+    assert_eq!(listed, [snapshot.snapshot]);
+    run_dry(bed.store(), now_ns());
+    let after = bed.store().recount(&VAULT).unwrap();
+    assert_eq!((after.objects, after.drift), (before.objects, Vec::new()));
+    assert_eq!(after.ledger.physical_bytes, before.ledger.physical_bytes);
+}
+
+#[test]
+fn a_rebuild_after_collection_is_equal_once_the_reaper_has_run_dry() {
+    let mut bed = small_packs();
+    let snapshots = days(&bed, 8, 3);
+    run_dry(bed.store(), now_ns());
+    let deleted = snapshots[0].0.snapshot;
+    bed.store().delete_snapshots(&VAULT, &[deleted], now_ns() + DAY_NS, "test").unwrap();
+    bed.store().hold_snapshot(&VAULT, &snapshots[1].0.snapshot, Some(now_ns() + DAY_NS), false).unwrap();
+    let before = bed.store().recount(&VAULT).unwrap();
+    let states = bed.store().snapshots(&VAULT).unwrap();
+    bed.store().close().unwrap();
+    bed.store = None;
+    std::fs::remove_dir_all(bed.directory.path().join("index")).unwrap();
+    Store::rebuild_index(bed.settings(), store::world::World::system(), &crate::bed::master(), |_, _| {}).unwrap();
+    bed.restart();
+    assert_eq!(bed.store().snapshots(&VAULT).unwrap(), states);
+    let rebuilt = bed.store().usage(&VAULT).unwrap();
+    assert_eq!(rebuilt.logical_bytes, before.ledger.logical_bytes);
+    assert_eq!(rebuilt.deleted_logical_bytes, before.ledger.deleted_logical_bytes);
+    run_dry(bed.store(), now_ns());
+    let after = bed.store().recount(&VAULT).unwrap();
+    assert_eq!((after.objects, after.drift), (before.objects, Vec::new()));
+    assert_eq!(after.ledger.physical_bytes, before.ledger.physical_bytes);
+    for (snapshot, content) in snapshots.iter().skip(1) {
+        assert_eq!(&download(bed.store(), snapshot).unwrap(), content);
+    }
 }
