@@ -56,8 +56,8 @@ impl fmt::Display for UserName {
 pub struct User {
     /// Customer and name.
     pub name: UserName,
-    /// The user's first vault.
-    pub vault: VaultId,
+    /// The user's first vault, unless it was deleted.
+    pub vault: Option<VaultId>,
     /// Creation, nanoseconds since 1970.
     pub created_ns: i64,
 }
@@ -100,7 +100,9 @@ fn vault(row: &SqliteRow) -> Result<Vault, ControlError> {
 }
 
 fn user(row: &SqliteRow) -> Result<User, ControlError> {
-    Ok(User { name: user_name(row)?, vault: vault_id(row, "vault_id")?, created_ns: row.try_get("created_ns")? })
+    let text: Option<String> = row.try_get("vault_id")?;
+    let vault = text.map(|text| text.parse().map_err(|_| ControlError::Corrupt { what: "vault id" })).transpose()?;
+    Ok(User { name: user_name(row)?, vault, created_ns: row.try_get("created_ns")? })
 }
 
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), ControlError> {
@@ -213,7 +215,7 @@ impl Control {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(User { name: name.clone(), vault, created_ns: now_ns })
+        Ok(User { name: name.clone(), vault: Some(vault), created_ns: now_ns })
     }
 
     /// All users by customer and name, each with its first vault.
@@ -221,7 +223,7 @@ impl Control {
         let rows = sqlx::query(
             "SELECT customers.name AS customer, users.name AS user_name, users.created_ns AS created_ns, \
              vaults.id AS vault_id FROM users JOIN customers ON customers.id = users.customer_id \
-             JOIN vaults ON vaults.user_id = users.id AND vaults.name = 'default' \
+             LEFT JOIN vaults ON vaults.user_id = users.id AND vaults.name = 'default' \
              ORDER BY customers.name, users.name",
         )
         .fetch_all(&self.readers)

@@ -4,7 +4,7 @@
 use crate::ControlError;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqlSafeStr, Sqlite, Transaction};
+use sqlx::{Row, SqlSafeStr, Sqlite, Transaction};
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ impl Control {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // What is deleted is overwritten: a deleted vault leaves nothing in the file.
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_TIMEOUT);
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         let migrations = MIGRATIONS
@@ -58,5 +60,18 @@ impl Control {
     /// One writing transaction; it takes the write lock at once, so it cannot fail half-way for want of it.
     pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>, ControlError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Writes the database anew without its free pages.
+    pub(crate) async fn compact(&self) -> Result<(), ControlError> {
+        sqlx::query("VACUUM").execute(&self.writer).await?;
+        Ok(())
+    }
+
+    /// Moves the log into the database and empties it. `false` when a reader still needs an old state.
+    pub(crate) async fn truncate_log(&self) -> Result<bool, ControlError> {
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.writer).await?;
+        let busy: i64 = row.try_get(0)?;
+        Ok(busy == 0)
     }
 }

@@ -39,6 +39,9 @@ pub enum ControlError {
         /// Kind of value.
         what: &'static str,
     },
+    /// Somebody reads for too long: try again.
+    #[error("the accounts database is busy; try again")]
+    Busy,
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
     Random,

@@ -5,6 +5,7 @@
 
 mod account;
 mod database;
+mod deletion;
 mod error;
 mod master_key;
 mod quota;
@@ -14,6 +15,7 @@ mod token;
 
 pub use account::{Customer, DEFAULT_CUSTOMER, User, UserName, Vault};
 pub use database::Control;
+pub use deletion::RemovedVault;
 pub use error::ControlError;
 pub use quota::{Quota, QuotaLimits, QuotaScope};
 pub use retention::{RetentionPolicy, SeriesName, StoredPolicy, UNDELETE_DAYS_DEFAULT, UNDELETE_DAYS_MAX};

@@ -77,6 +77,12 @@ impl TokenSecret {
 pub struct SecretDigest([u8; 32]);
 
 impl SecretDigest {
+    /// From what is stored; `None` when it is no digest.
+    pub(crate) fn from_hexadecimal(text: &str) -> Option<Self> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?;
+        bytes.try_into().ok().map(SecretDigest)
+    }
+
     /// As stored.
     pub(crate) fn to_hexadecimal(self) -> String {
         data_encoding::HEXLOWER.encode(&self.0)
