@@ -62,6 +62,10 @@ pub struct CommonArguments {
     /// Data folder [default: /var/lib/holdfast for root, ./holdfast-data for everyone else].
     #[arg(long, global = true, env = "HOLDFAST_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Folder of the index, which may lie on another volume than the data folder: name it to every command that opens
+    /// the store [default: in the data folder].
+    #[arg(long, global = true, env = "HOLDFAST_INDEX_DIR", value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
     /// Configuration file (TOML); arguments and environment go before it.
     #[arg(long, global = true, env = "HOLDFAST_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -97,7 +101,8 @@ pub struct ServeArguments {
     /// Private key of the certificate (PEM).
     #[arg(long, env = "HOLDFAST_PRIVATE_KEY", value_name = "FILE")]
     pub private_key: Option<PathBuf>,
-    /// Bytes of disk kept free for deletes and the journal [default: 5 % of the volume, 64 MiB to 20 GiB].
+    /// Bytes kept free for deletes and the journal on the disk (and on that of the index, if it has its own) [default:
+    /// 5 % of the volume, 64 MiB to 20 GiB].
     #[arg(long, env = "HOLDFAST_DISK_RESERVE_BYTES", value_name = "BYTES")]
     pub disk_reserve_bytes: Option<u64>,
     /// Bytes of memory for decoded chunks and the index [default: 128 MiB].
@@ -113,6 +118,7 @@ pub struct ServeArguments {
 #[serde(deny_unknown_fields)]
 struct FileSettings {
     data: Option<PathBuf>,
+    index_dir: Option<PathBuf>,
     master_key_file: Option<PathBuf>,
     master_key_command: Option<String>,
     log_format: Option<LogFormat>,
@@ -158,6 +164,8 @@ pub enum CertificateSource {
 pub struct CommonSettings {
     /// Data folder.
     pub data: PathBuf,
+    /// Folder of the index; `None` = in the data folder.
+    pub index: Option<PathBuf>,
     /// Master key.
     pub master_key: MasterKeySource,
     /// How log lines look.
@@ -206,6 +214,7 @@ fn default_data() -> PathBuf {
 fn common_settings(
     arguments: CommonArguments,
     data: Option<PathBuf>,
+    index_dir: Option<PathBuf>,
     master_key_file: Option<PathBuf>,
     master_key_command: Option<String>,
     log_format: Option<LogFormat>,
@@ -225,6 +234,7 @@ fn common_settings(
     };
     CommonSettings {
         data,
+        index: arguments.index_dir.or(index_dir),
         master_key,
         log_format: arguments.log_format.or(log_format).unwrap_or_default(),
         log: arguments.log.or(log).unwrap_or_else(|| "info".into()),
@@ -235,8 +245,8 @@ impl CommonSettings {
     /// For a command other than `serve`.
     pub fn new(arguments: CommonArguments) -> Result<Self, ConfigError> {
         let file = read_file(&arguments)?;
-        let FileSettings { data, master_key_file, master_key_command, log_format, log, .. } = file;
-        Ok(common_settings(arguments, data, master_key_file, master_key_command, log_format, log))
+        let FileSettings { data, index_dir, master_key_file, master_key_command, log_format, log, .. } = file;
+        Ok(common_settings(arguments, data, index_dir, master_key_file, master_key_command, log_format, log))
     }
 }
 
@@ -246,6 +256,7 @@ impl Settings {
         let file = read_file(&common)?;
         let FileSettings {
             data,
+            index_dir,
             master_key_file,
             master_key_command,
             log_format,
@@ -259,7 +270,7 @@ impl Settings {
             cache_bytes,
             drain_seconds,
         } = file;
-        let common = common_settings(common, data, master_key_file, master_key_command, log_format, log);
+        let common = common_settings(common, data, index_dir, master_key_file, master_key_command, log_format, log);
         let certificate = match (serve.certificate.or(certificate), serve.private_key.or(private_key)) {
             (None, None) => CertificateSource::SelfSigned,
             (Some(certificate), Some(private_key)) => CertificateSource::Files { certificate, private_key },

@@ -1,6 +1,7 @@
 //! The composition root: data folder, keys, certificate, accounts, store, app, doors, in this order; stopped in
 //! reverse. Also what the commands do on a stopped server's data folder.
 
+use crate::app::deletion::MasterKeyLoader;
 use crate::app::{App, AppError, AppParts};
 use crate::certificate::{Certificate, CertificateError};
 use crate::clock::{self, Clock};
@@ -27,6 +28,11 @@ use zeroize::Zeroizing;
 
 /// While the server goes down it looks this often whether uploads are done.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether the index still works.
+const STORE_LOOK: Duration = Duration::from_secs(1);
+/// Deletions that were interrupted are gone on with at every so many looks.
+const DELETIONS_LOOK: u32 = 30;
 
 /// Why the server does not run. The text names the file or setting.
 #[derive(Debug, thiserror::Error)]
@@ -68,18 +74,34 @@ pub enum RunError {
     /// Something in the process itself.
     #[error("{0}")]
     Process(String),
+    /// The index failed twice: a new process opens it, or says why it cannot.
+    #[error("the index failed and could not be used any more by this process ({0}); start the server again")]
+    IndexLost(String),
     /// Standard output.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
 }
 
-fn store_settings(folder: &DataFolder, reserve_bytes: Option<u64>, cache_bytes: Option<u64>) -> StoreSettings {
-    let mut settings = StoreSettings::new(folder.store());
+fn store_settings(common: &CommonSettings, reserve_bytes: Option<u64>, cache_bytes: Option<u64>) -> StoreSettings {
+    let mut settings = StoreSettings::new(DataFolder::new(common.data.clone()).store());
+    settings.index_directory = common.index.clone();
     settings.reserve_bytes = reserve_bytes;
     if let Some(bytes) = cache_bytes {
         settings.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
     settings
+}
+
+/// Reads the master key again where it came from; one that was exchanged meanwhile is no good.
+fn master_key_loader(common: &CommonSettings, opened_with: &MasterKey) -> MasterKeyLoader {
+    let (source, fingerprint) = (common.master_key.clone(), opened_with.fingerprint());
+    Arc::new(move || {
+        let key = master_key::load(&source).map_err(|error| AppError::Retry(error.to_string()))?;
+        match key.fingerprint() == fingerprint {
+            true => Ok(key),
+            false => Err(AppError::Retry("the master key is another one than at the server's start".into())),
+        }
+    })
 }
 
 /// The store's world, on this process's clock.
@@ -214,7 +236,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
 
     let opened = {
         let (settings, world) =
-            (store_settings(&folder, settings.disk_reserve_bytes, settings.cache_bytes), world(clock.clone()));
+            (store_settings(&settings.common, settings.disk_reserve_bytes, settings.cache_bytes), world(clock.clone()));
         let master = master.clone();
         tokio::task::spawn_blocking(move || Store::open(settings, world, &master)).await
     };
@@ -229,6 +251,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
             local_secret: local_secret.clone(),
             master_fingerprint: master.fingerprint(),
             public_url: url.clone(),
+            load_master_key: master_key_loader(&settings.common, &master),
         })
         .await?,
     );
@@ -271,8 +294,13 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     }
     tracing::info!(address = %door.address, "serving");
 
-    signals.next().await;
-    drain(&app, settings.drain, &mut signals).await;
+    let lost = tokio::select! {
+        () = signals.next() => None,
+        reason = watch_store(app.clone(), started.store.clone()) => Some(reason),
+    };
+    if lost.is_none() {
+        drain(&app, settings.drain, &mut signals).await;
+    }
     folder.clear_run();
     // Nobody listens only when all doors are closed already.
     let _ = stop.send(true);
@@ -281,7 +309,26 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
             tracing::error!("a door ended by a defect");
         }
     }
-    close(started).await
+    match lost {
+        None => close(started).await,
+        // What is not written down now is found by the next start.
+        Some(reason) => Err(RunError::IndexLost(reason)),
+    }
+}
+
+/// Goes on with deletions that were interrupted, and ends with the reason when the index is lost to this process.
+async fn watch_store(app: Arc<App>, store: Arc<Store>) -> String {
+    let mut looks: u32 = 0;
+    loop {
+        if let Some(reason) = store.index_lost() {
+            return reason;
+        }
+        if looks.is_multiple_of(DELETIONS_LOOK) {
+            app.resume_deletions().await;
+        }
+        looks = looks.wrapping_add(1);
+        tokio::time::sleep(STORE_LOOK).await;
+    }
 }
 
 fn sheet(master: &MasterKey, common: &CommonSettings, folder: &DataFolder) -> Result<Zeroizing<String>, RunError> {
@@ -342,7 +389,7 @@ pub fn rebuild_index(settings: &CommonSettings) -> Result<(), RunError> {
     let master = master_key::load(&settings.master_key)?;
     let world = world(clock::from_environment());
     let mut out = io::stdout().lock();
-    let report = Store::rebuild_index(store_settings(&folder, None, None), world, &master, |vault, _| {
+    let report = Store::rebuild_index(store_settings(settings, None, None), world, &master, |vault, _| {
         tracing::info!(%vault, "vault rebuilt");
     })?;
     for (vault, recovered, ledger) in &report.rebuilt {
@@ -412,7 +459,7 @@ pub fn rotate_master_key(settings: &CommonSettings, path: &Path) -> Result<Maste
     let old = master_key::load(&settings.master_key)?;
     let new = master_key::generate()?;
     master_key::store(&master_key::next_path(path), &new)?;
-    let store = Store::open(store_settings(&folder, None, None), world(clock::from_environment()), &old)?;
+    let store = Store::open(store_settings(settings, None, None), world(clock::from_environment()), &old)?;
     store.rotate_master(&new)?;
     store.close()?;
     master_key::settle_rotation(&settings.master_key, &folder)?;

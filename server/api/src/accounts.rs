@@ -97,8 +97,9 @@ pub struct User {
     pub name: String,
     /// Customer.
     pub customer: String,
-    /// Vault id, hexadecimal.
-    pub vault: String,
+    /// Id of the first vault, hexadecimal, unless it was deleted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vault: Option<String>,
     /// Creation, nanoseconds since 1970.
     pub created_ns: i64,
 }

@@ -4,7 +4,7 @@ use crate::app::{App, AppError};
 use control::{Rights, SecretDigest, SecretKind, Token, TokenId, TokenScope, TokenSecret, TokenState};
 use parking_lot::Mutex;
 use repo_format::id::VaultId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -163,6 +163,8 @@ struct Known {
     generation: u64,
     /// Minute of each token's last use that was noted.
     noted: HashMap<TokenId, i64>,
+    /// Good for a vault that this process has deleted.
+    orphaned: HashSet<SecretDigest>,
 }
 
 impl KnownTokens {
@@ -194,6 +196,19 @@ impl KnownTokens {
         state.noted.insert(token, minute) != Some(minute)
     }
 
+    /// The vault of these tokens was deleted; until the next start their holders hear so.
+    pub(crate) fn vault_is_gone(&self, secrets: &[SecretDigest]) {
+        self.forget();
+        self.state.lock().orphaned.extend(secrets);
+    }
+
+    fn unknown(&self, secret: &SecretDigest) -> AppError {
+        match self.state.lock().orphaned.contains(secret) {
+            true => AppError::VaultDeleted,
+            false => AppError::Unauthorized,
+        }
+    }
+
     /// A token was changed.
     pub(crate) fn forget(&self) {
         let mut state = self.state.lock();
@@ -212,7 +227,8 @@ impl App {
         let token = match self.known_tokens.find(&secret) {
             Ok(token) => token,
             Err(generation) => {
-                let token = self.control.find_token(&secret).await?.ok_or(AppError::Unauthorized)?;
+                let token = self.control.find_token(&secret).await?;
+                let token = token.ok_or_else(|| self.known_tokens.unknown(&secret))?;
                 self.known_tokens.keep(secret, token.clone(), generation);
                 token
             }

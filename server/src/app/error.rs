@@ -84,6 +84,7 @@ impl From<ControlError> for AppError {
         match error {
             ControlError::NotFound { .. } | ControlError::Invalid { .. } => AppError::Invalid(error.to_string()),
             ControlError::Exists { .. } => AppError::Conflict(error.to_string()),
+            ControlError::Busy => AppError::Retry(error.to_string()),
             ControlError::Database(_)
             | ControlError::Migration(_)
             | ControlError::Corrupt { .. }

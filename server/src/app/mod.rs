@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod auth;
 pub mod browse;
+pub mod deletion;
 mod engine;
 mod error;
 mod master_key;
@@ -18,6 +19,7 @@ pub use auth::{Grant, Need, OperatorGrant, Principal};
 pub use error::AppError;
 
 use crate::app::auth::KnownTokens;
+use crate::app::deletion::MasterKeyLoader;
 use crate::app::engine::TakenTotals;
 use crate::app::upload::RunningUploads;
 use crate::clock::Clock;
@@ -42,6 +44,7 @@ pub struct App {
     /// Makes [check the name, make keys, enter it] one step.
     pub(crate) creation: tokio::sync::Mutex<()>,
     pub(crate) uploads: RunningUploads,
+    pub(crate) load_master_key: MasterKeyLoader,
     pub(crate) totals: tokio::sync::Mutex<TakenTotals>,
     /// Rung when there may be something to collect.
     pub(crate) housekeeping: Notify,
@@ -63,12 +66,14 @@ pub struct AppParts {
     pub master_fingerprint: String,
     /// How people and agents reach this server.
     pub public_url: String,
+    /// Gives the master key again.
+    pub load_master_key: MasterKeyLoader,
 }
 
 impl App {
     /// Puts the parts together and notes the master key in use.
     pub async fn new(parts: AppParts) -> Result<App, AppError> {
-        let AppParts { control, store, clock, local_secret, master_fingerprint, public_url } = parts;
+        let AppParts { control, store, clock, local_secret, master_fingerprint, public_url, load_master_key } = parts;
         control.note_master_key(&master_fingerprint, clock.now_ns()).await?;
         let confirmed = control.master_key_confirmed_ns(&master_fingerprint).await?.is_some();
         let app = App {
@@ -79,6 +84,7 @@ impl App {
             known_tokens: KnownTokens::default(),
             master_fingerprint,
             public_url,
+            load_master_key,
             creation: tokio::sync::Mutex::new(()),
             uploads: RunningUploads::default(),
             totals: tokio::sync::Mutex::new(None),

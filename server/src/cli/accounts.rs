@@ -127,7 +127,7 @@ pub(crate) async fn user(settings: &CommonSettings, command: UserCommand) -> Res
             let user: User = server.post("/users", &CreateUser { name, customer }).await?;
             let request = CreateToken {
                 name: format!("agent of {}", user.name),
-                vault: Some(user.vault.clone()),
+                vault: user.vault.clone(),
                 rights: vec![Right::Backup, Right::Restore],
                 valid_seconds: None,
             };
@@ -136,7 +136,13 @@ pub(crate) async fn user(settings: &CommonSettings, command: UserCommand) -> Res
                 let (url, fingerprint) = (server.public_url().to_owned(), server.fingerprint());
                 return print_json(&AddedUser { user, token, url, fingerprint });
             }
-            writeln!(io::stdout(), "User {}/{} has the vault {}.\n", user.customer, user.name, user.vault)?;
+            writeln!(
+                io::stdout(),
+                "User {}/{} has the vault {}.\n",
+                user.customer,
+                user.name,
+                user.vault.as_deref().unwrap_or("-")
+            )?;
             print_login(&server, &token)?;
         }
         UserCommand::List(output) => {
@@ -145,7 +151,11 @@ pub(crate) async fn user(settings: &CommonSettings, command: UserCommand) -> Res
                 return print_json(&users);
             }
             let row = |user: &User| {
-                vec![format!("{}/{}", user.customer, user.name), user.vault.clone(), table::time(Some(user.created_ns))]
+                vec![
+                    format!("{}/{}", user.customer, user.name),
+                    user.vault.clone().unwrap_or("-".into()),
+                    table::time(Some(user.created_ns)),
+                ]
             };
             table::print(&["USER", "VAULT", "CREATED (UTC)"], &users.users.iter().map(row).collect::<Vec<_>>())?;
         }

@@ -85,7 +85,7 @@ fn user(user: control::User) -> User {
     User {
         name: user.name.user,
         customer: user.name.customer,
-        vault: user.vault.to_string(),
+        vault: user.vault.map(|vault| vault.to_string()),
         created_ns: user.created_ns,
     }
 }

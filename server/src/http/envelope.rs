@@ -137,6 +137,7 @@ mod tests {
             local_secret: TokenSecret::generate(SecretKind::Token).unwrap(),
             master_fingerprint: master.fingerprint(),
             public_url: "https://localhost".into(),
+            load_master_key: Arc::new(move || Ok(master.clone())),
         };
         HttpState::new(Arc::new(App::new(parts).await.unwrap()), Metrics::new().unwrap())
     }

@@ -3,6 +3,7 @@
 mod accounts;
 mod body;
 mod browse;
+mod deletion;
 mod envelope;
 mod extract;
 mod health;
@@ -56,6 +57,8 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(accounts::customers, accounts::create_customer))
         .routes(routes!(accounts::users, accounts::create_user))
         .routes(routes!(accounts::vaults, accounts::create_vault))
+        .routes(routes!(deletion::delete_user))
+        .routes(routes!(deletion::delete_vault))
         .routes(routes!(accounts::tokens, accounts::create_token))
         .routes(routes!(accounts::revoke_token))
         .routes(routes!(accounts::master_key))
