@@ -22,6 +22,8 @@ use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// For calls that remove files by the terabyte.
+const LEISURE: Duration = Duration::from_secs(24 * 60 * 60);
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// Why a command could not be carried out by the running server.
@@ -105,6 +107,12 @@ impl LocalServer {
         self.call(Method::DELETE, path, Bytes::new()).await
     }
 
+    /// `DELETE` of something large: the server answers when it is done.
+    pub async fn delete_at_leisure<T: DeserializeOwned>(&self, path: &str) -> Result<T, LocalError> {
+        let bytes = self.succeed_within(LEISURE, Method::DELETE, path, Bytes::new()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(error))
+    }
+
     /// `POST` of a JSON body.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, LocalError> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
@@ -133,9 +141,19 @@ impl LocalServer {
 
     /// The body of an answer that must be a success.
     async fn succeed(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, LocalError> {
+        self.succeed_within(TIMEOUT, method, path, body).await
+    }
+
+    async fn succeed_within(
+        &self,
+        limit: Duration,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, LocalError> {
         let exchange = self.exchange(method, path, body);
         let (status, bytes) =
-            tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| self.broken("it took too long"))??;
+            tokio::time::timeout(limit, exchange).await.map_err(|_| self.broken("it took too long"))??;
         if status.is_success() {
             return Ok(bytes);
         }

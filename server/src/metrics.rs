@@ -37,6 +37,8 @@ pub struct Metrics {
     draining: IntGauge,
     disk_full: IntGauge,
     quotas: QuotaMetrics,
+    vault_states: IntGaugeVec,
+    index_reopened: IntGauge,
 }
 
 /// What the vaults hold together, for the gauges.
@@ -127,6 +129,12 @@ impl Metrics {
             draining: single("holdfast_draining", "1 while the server goes down")?,
             disk_full: single("holdfast_disk_full", "1 while the disk is at its reserve and uploads are refused")?,
             quotas: QuotaMetrics::new(&registry)?,
+            vault_states: gauges(
+                "holdfast_vault_states",
+                "Vaults by what can be done with them: ready, read_only, unavailable (someone must act), deleting",
+                &["state"],
+            )?,
+            index_reopened: single("holdfast_index_reopened", "Times the index failed and was opened again")?,
             registry,
         })
     }
@@ -206,6 +214,15 @@ impl Metrics {
     /// Sets the metrics of quotas.
     pub fn set_quotas(&self, readings: &[QuotaReading], refusals: u64) {
         self.quotas.set(readings, refusals);
+    }
+
+    /// Sets the gauges of how the store does. `states` counts vaults by the name of their state.
+    pub fn set_store_gauges(&self, states: &std::collections::BTreeMap<&'static str, u64>, index_reopened: u64) {
+        for state in ["ready", "read_only", "unavailable", "deleting"] {
+            let count = states.get(state).copied().unwrap_or_default();
+            self.vault_states.with_label_values(&[state]).set(gauge(count));
+        }
+        self.index_reopened.set(gauge(index_reopened));
     }
 
     /// Everything in the text format.

@@ -15,6 +15,7 @@
 //! | `GET /master-key` | operator | - | [`MasterKeyState`] |
 //! | `POST /master-key/confirm` | operator | [`ConfirmMasterKey`] | [`MasterKeyState`] |
 
+use crate::vault::VaultState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -124,6 +125,11 @@ pub struct Vault {
     pub user: String,
     /// Creation, nanoseconds since 1970.
     pub created_ns: i64,
+    /// What can be done with it.
+    pub state: VaultState,
+    /// Why it is not ready, and the way out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
     /// Bytes in packs of all objects.
     pub physical_bytes: u64,
     /// Sum of file sizes over all snapshots.

@@ -20,6 +20,8 @@ pub enum VaultState {
     ReadOnly,
     /// Nothing; `reason` says why and what to do.
     Unavailable,
+    /// Nothing: it is being deleted.
+    Deleting,
 }
 
 /// How a vault does. Bytes and counts are exact at the moment of the answer.

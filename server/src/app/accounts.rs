@@ -3,6 +3,7 @@
 use crate::app::{App, AppError, OperatorGrant, Principal};
 use control::{Customer, FreshToken, SecretKind, Token, TokenId, TokenScope, TokenSecret, User, UserName, Vault};
 use repo_format::id::VaultId;
+use store::VaultState;
 
 /// Path of the operator link under the API's prefix, before the secret.
 pub const OPERATOR_LINK_PATH: &str = "/operator-link/";
@@ -21,8 +22,10 @@ pub struct Me {
 pub struct VaultWithUsage {
     /// As the accounts know it.
     pub vault: Vault,
-    /// As the store counts it.
+    /// As the store counts it; zeros while it cannot.
     pub usage: VaultUsage,
+    /// What can be done with it.
+    pub state: VaultState,
 }
 
 /// Exact counts of one vault.
@@ -90,8 +93,10 @@ impl App {
     pub async fn vaults(&self, _: OperatorGrant) -> Result<Vec<VaultWithUsage>, AppError> {
         let mut vaults = Vec::new();
         for vault in self.control.vaults().await? {
-            let usage = self.vault_usage(vault.id).await?;
-            vaults.push(VaultWithUsage { vault, usage });
+            // One vault that cannot be used must not hide the others.
+            let usage = self.vault_usage(vault.id).await.unwrap_or_default();
+            let state = self.vault_state(vault.id).await?;
+            vaults.push(VaultWithUsage { vault, usage, state });
         }
         Ok(vaults)
     }

@@ -6,9 +6,10 @@ use crate::app::{App, AppError};
 use crate::clock::utc;
 use crate::metrics::Totals;
 use repo_format::id::VaultId;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{Store, StoreError};
+use store::{Store, StoreError, VaultState};
 
 /// Totals over all vaults are at most this old.
 const TOTALS_AGE_MAX: Duration = Duration::from_secs(10);
@@ -93,6 +94,33 @@ impl App {
             objects: ledger.chunks + ledger.nodes,
             snapshots: ledger.snapshots,
         })
+    }
+
+    /// What can be done with a vault. One of which the store knows nothing is unavailable.
+    pub(crate) async fn vault_state(&self, vault: VaultId) -> Result<VaultState, AppError> {
+        on_store(&self.store, move |store| match store.vault_state(&vault) {
+            Err(StoreError::NoSuchVault(_)) => Ok(VaultState::Unavailable {
+                reason: "the store has neither its key nor its files; restore them from a backup, or delete it".into(),
+            }),
+            Err(StoreError::VaultDeleted(_)) => Ok(VaultState::Deleting),
+            state => state,
+        })
+        .await
+    }
+
+    /// How many vaults are in which state, folders without a key included.
+    pub async fn vault_states(&self) -> Result<BTreeMap<&'static str, u64>, AppError> {
+        let states = on_store(&self.store, |store| store.vault_states()).await?;
+        let mut counts = BTreeMap::new();
+        for state in states.values() {
+            *counts.entry(state.name()).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// How often the index was opened again since the start.
+    pub fn index_reopened(&self) -> u64 {
+        self.store.index_reopened()
     }
 
     /// What all vaults hold together, at most some seconds old.

@@ -12,6 +12,8 @@ pub struct VaultStatus {
     pub vault: Vault,
     /// For how many days deleted snapshots can be brought back.
     pub undelete_days: u32,
+    /// What can be done with it.
+    pub state: store::VaultState,
     /// What the store says; or why it says nothing.
     pub stored: Result<StoredStatus, String>,
 }
@@ -57,7 +59,8 @@ impl App {
             Err(AppError::VaultUnavailable(reason)) => Err(reason),
             Err(error) => return Err(error),
         };
-        Ok(VaultStatus { vault, undelete_days, stored })
+        let state = self.vault_state(id).await?;
+        Ok(VaultStatus { vault, undelete_days, state, stored })
     }
 
     /// The clock that retention runs on.

@@ -1,5 +1,6 @@
 //! `holdfastd user`, `token` and `operator-link`: all through the API of the running server.
 
+use crate::cli::deletion::{DeleteUser, delete_user};
 use crate::cli::{CommandError, table};
 use crate::config::CommonSettings;
 use crate::data_folder::DataFolder;
@@ -15,6 +16,8 @@ pub(crate) enum UserCommand {
     Add(AddUser),
     /// List users.
     List(Output),
+    /// Delete a user with all vaults, for good. Prints a receipt for each.
+    Delete(DeleteUser),
 }
 
 #[derive(Args, Debug)]
@@ -145,6 +148,7 @@ pub(crate) async fn user(settings: &CommonSettings, command: UserCommand) -> Res
             )?;
             print_login(&server, &token)?;
         }
+        UserCommand::Delete(arguments) => return delete_user(settings, arguments).await,
         UserCommand::List(output) => {
             let users: Users = server.get("/users").await?;
             if output.json {

@@ -1,6 +1,7 @@
 //! `holdfastd vault` and `holdfastd clock`: all through the API of the running server.
 
 use crate::cli::accounts::{Output, find, print_json};
+use crate::cli::deletion::{DeleteVault, delete_vault};
 use crate::cli::{CommandError, table};
 use crate::clock::utc;
 use crate::config::CommonSettings;
@@ -38,6 +39,8 @@ pub(crate) enum VaultCommand {
     Retention(RetentionArguments),
     /// Set for how many days deleted snapshots can be brought back.
     UndeleteDays(UndeleteDays),
+    /// Delete a vault for good: its key, its snapshots, its tokens. Prints a receipt.
+    Delete(DeleteVault),
 }
 
 #[derive(Args, Debug)]
@@ -203,13 +206,18 @@ fn parse_date(text: &str) -> Result<i64, String> {
 
 /// The id of the vault that a person means.
 pub(crate) async fn vault_id(server: &LocalServer, text: &str) -> Result<String, CommandError> {
+    Ok(find_vault(server, text).await?.id)
+}
+
+/// The vault that a person means.
+pub(crate) async fn find_vault(server: &LocalServer, text: &str) -> Result<Vault, CommandError> {
     let vaults: Vaults = server.get("/vaults").await?;
     let names = |vault: &Vault| {
         let first = vault.name == "default" && (vault.user == text || vault.user == format!("default/{text}"));
         first || vault.id.eq_ignore_ascii_case(text) || format!("{}/{}", vault.user, vault.name) == text
     };
-    match vaults.vaults.iter().find(|vault| names(vault)) {
-        Some(vault) => Ok(vault.id.clone()),
+    match vaults.vaults.into_iter().find(names) {
+        Some(vault) => Ok(vault),
         None => Err(CommandError::Refused(format!(
             "there is no vault {text}; `holdfastd vault list` shows them (name one by its id, USER, CUSTOMER/USER or \
              CUSTOMER/USER/NAME)"
@@ -285,6 +293,7 @@ fn print_changed(snapshots: Vec<Snapshot>, output: Output) -> Result<(), Command
 pub(crate) async fn vault(settings: &CommonSettings, command: VaultCommand) -> Result<(), CommandError> {
     let server = find(settings)?;
     match command {
+        VaultCommand::Delete(arguments) => delete_vault(settings, arguments).await,
         VaultCommand::Add(arguments) => add(&server, arguments).await,
         VaultCommand::List(output) => list(&server, output).await,
         VaultCommand::Status(OneVault { vault, output }) => {
@@ -368,6 +377,7 @@ fn print_status(status: &VaultStatus, output: Output) -> Result<(), CommandError
     }
     let state = match (status.state, &status.reason) {
         (VaultState::Ready, _) => "ready".to_owned(),
+        (VaultState::Deleting, _) => "being deleted".to_owned(),
         (VaultState::ReadOnly, reason) => format!("read-only: {}", reason.as_deref().unwrap_or("no reason is known")),
         (VaultState::Unavailable, reason) => {
             format!("unavailable: {}", reason.as_deref().unwrap_or("no reason is known"))

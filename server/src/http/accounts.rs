@@ -5,6 +5,7 @@ use crate::app::accounts::VaultWithUsage;
 use crate::http::HttpState;
 use crate::http::extract::{Caller, JsonBody};
 use crate::http::problem::Refusal;
+use crate::http::vault::state_words;
 use api::accounts::{
     ConfirmMasterKey, CreateCustomer, CreateToken, CreateUser, CreateVault, Customer, Customers, Info, MasterKeyState,
     Me, NewToken, OperatorLink, Right, TokenInfo, Tokens, User, Users, Vault, Vaults,
@@ -90,12 +91,15 @@ fn user(user: control::User) -> User {
     }
 }
 
-fn vault(VaultWithUsage { vault, usage }: VaultWithUsage) -> Vault {
+fn vault(VaultWithUsage { vault, usage, state }: VaultWithUsage) -> Vault {
+    let (state, reason) = state_words(&state);
     Vault {
         id: vault.id.to_string(),
         name: vault.name,
         user: vault.user.to_string(),
         created_ns: vault.created_ns,
+        state,
+        reason,
         physical_bytes: usage.physical_bytes,
         logical_bytes: usage.logical_bytes,
         pending_bytes: usage.pending_bytes,
@@ -205,7 +209,7 @@ pub(crate) async fn create_vault(
     let operator = caller.operator()?;
     let owner = UserName::parse(&body.user).map_err(AppError::from)?;
     let made = state.app.create_vault(operator, &body.name, &owner).await?;
-    created(vault(VaultWithUsage { vault: made, usage: Default::default() }))
+    created(vault(VaultWithUsage { vault: made, usage: Default::default(), state: store::VaultState::Ready }))
 }
 
 /// All tokens, without their secrets.

@@ -9,11 +9,23 @@ use api::vault::{ClockStatus as ClockAnswer, SetUndeleteDays, VaultState, VaultS
 use axum::Json;
 use axum::extract::{Path, State};
 
+/// A vault's state on the wire.
+pub(crate) fn state_words(state: &store::VaultState) -> (VaultState, Option<String>) {
+    let word = match state {
+        store::VaultState::Ready => VaultState::Ready,
+        store::VaultState::ReadOnly { .. } => VaultState::ReadOnly,
+        store::VaultState::Unavailable { .. } => VaultState::Unavailable,
+        store::VaultState::Deleting => VaultState::Deleting,
+    };
+    (word, state.reason().map(str::to_owned))
+}
+
 fn status(found: VaultStatus) -> StatusAnswer {
-    let VaultStatus { vault, undelete_days, stored } = found;
+    let VaultStatus { vault, undelete_days, state, stored } = found;
+    let (state, reason) = state_words(&state);
     let (state, reason, stored) = match stored {
-        Ok(stored) => (VaultState::Ready, None, stored),
-        Err(reason) => (VaultState::Unavailable, Some(reason), Default::default()),
+        Ok(stored) => (state, reason, stored),
+        Err(refused) => (VaultState::Unavailable, reason.or(Some(refused)), Default::default()),
     };
     let ledger = stored.ledger;
     StatusAnswer {
