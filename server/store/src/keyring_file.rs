@@ -99,7 +99,20 @@ impl KeyringFile {
             })?;
             self.keyring = changed;
         }
-        self.save()?;
+        let bytes = self.keyring.encode();
+        for name in KEYRING_FILES {
+            let path = self.directory.join(name);
+            let old = self.world.vfs.open_write(&path);
+            self.world.vfs.replace(&path, &bytes).at(&path)?;
+            // The old copy has no name any more; where the file system and the medium write in place, its bytes go too.
+            let overwritten = old.and_then(|old| {
+                old.write_at(0, &vec![0; old.len()? as usize])?;
+                old.sync_data()
+            });
+            if let Err(error) = overwritten {
+                tracing::info!(path = %path.display(), %error, "the bytes of an old keyring copy were not overwritten");
+            }
+        }
         Ok(self.keyring.keyring().generation())
     }
 

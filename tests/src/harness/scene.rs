@@ -26,6 +26,8 @@ pub struct Scene {
     /// Parts of WARN and ERROR lines of the server's log that this scene expects. Any other such line fails the test
     /// when the scene ends.
     pub expected_log: Vec<&'static str>,
+    /// Further arguments of `holdfastd serve`, at every start.
+    arguments: Vec<String>,
     listen: SocketAddr,
     folder: TempDir,
 }
@@ -50,7 +52,9 @@ impl Scene {
         let agent = Login::create(&binaries, &user, &folder.path().join("agent"))?;
         let listen = server.address();
         let expected_log = vec!["the master key is not confirmed"];
-        Ok(Scene { seed: Seed::announce(), binaries, user, agent, server: Some(server), expected_log, listen, folder })
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let seed = Seed::announce();
+        Ok(Scene { seed, binaries, user, agent, server: Some(server), expected_log, arguments, listen, folder })
     }
 
     /// A path in the scene's folder.
@@ -80,7 +84,8 @@ impl Scene {
 
     /// Starts the server again where the agent knows it.
     pub fn start_server(&mut self, data: &Path) -> io::Result<()> {
-        self.server = Some(Server::start_at(&self.binaries, data, self.listen, &[])?);
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        self.server = Some(Server::start_at(&self.binaries, data, self.listen, &arguments)?);
         Ok(())
     }
 
