@@ -9,17 +9,18 @@ mod changes;
 pub(crate) use changes::ChangeLog;
 use changes::Changes;
 
-use super::apply::Work;
+use super::apply::{NOBODY, Work};
 use super::upload::unpack;
-use super::{PAGE_ROWS, Vault};
+use super::{PAGE_ROWS, State, Vault};
 use crate::error::StoreError;
 use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, PackRow, SnapshotRow, pack_key, pack_of_key};
 use crate::meta::{Batch, Table};
 use crate::vault::Delivered;
-use repo_format::id::{ObjectId, ObjectKind, PackId, UploadSessionId};
+use repo_format::id::{ObjectId, ObjectKind, PackId};
 use repo_format::node::NodeView;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// Objects counted in one pass.
 const SLICE_OBJECTS: u64 = 1 << 20;
@@ -217,27 +218,25 @@ impl Vault {
         let mut state = self.state.lock();
         let changes = self.gate.changes().end();
         let Some(mut pass) = outcome? else { return Ok(false) };
-        let mut work = Corrections { batch: Batch::default(), ledger: *state.ledger };
         if first {
             report.nodes = pass.nodes;
             report.references = pass.references;
             report.objects = pass.sums.chunks + pass.sums.nodes;
             report.unreadable_nodes = pass.unreadable.len() as u64;
+            let mut work = Corrections::new(&state);
             self.compare_sums(&mut pass, &changes, repair, report, &mut work)?;
+            work.write(self, &mut state)?;
             if repair == AuditRepair::Everything {
-                report.unreadable_removed = self.remove_unreadable(&mut pass, &changes, &mut work)?;
+                report.unreadable_removed = self.remove_unreadable(&mut state, &mut pass, &changes)?;
             }
         }
         if changes.overflowed {
             // Too much changed to tell what did: nothing of this pass is judged.
             report.unsettled += pass.counts.len() as u64;
         } else {
+            let mut work = Corrections::new(&state);
             self.judge(&pass, &changes, repair, report, again, &mut work)?;
-        }
-        if !work.batch.is_empty() {
-            work.batch.put(Table::Ledger, LEDGER_KEY, work.ledger.encode());
-            self.meta().write(&self.id, work.batch)?;
-            state.ledger.set(work.ledger);
+            work.write(self, &mut state)?;
         }
         drop(state);
         self.lose_missing(&pass, &changes, report)?;
@@ -372,26 +371,32 @@ impl Vault {
             report.miscounted += 1;
             report.line(|| format!("object {id} is unreferenced and not listed for collection"));
             if repair == AuditRepair::Everything {
-                work.batch.put(Table::Zero, *id.as_bytes(), nobody().as_bytes().to_vec());
+                work.list_for_collection(id);
             }
         }
         Ok(())
     }
 
     /// Nodes that nothing refers to and nothing can read: what they referred to is settled by the counts themselves.
-    fn remove_unreadable(&self, pass: &mut Pass, changes: &Changes, work: &mut Corrections) -> Result<u64, StoreError> {
-        let ids: Vec<ObjectId> = pass.unreadable.iter().copied().take(CORRECTIONS_PER_BATCH / 2).collect();
+    fn remove_unreadable(&self, state: &mut State, pass: &mut Pass, changes: &Changes) -> Result<u64, StoreError> {
+        let ids: Vec<ObjectId> = pass.unreadable.iter().copied().take(CORRECTIONS_PER_BATCH / 4).collect();
+        let mut work = Work::new(self, *state.ledger, NOBODY);
+        work.load(&ids)?;
         let mut removed = 0;
-        for (id, row) in ids.iter().zip(self.object_rows(&ids)?) {
-            let Some(row) = row.filter(|row| row.references == 0 && row.damaged) else { continue };
-            if changes.touched.contains(id) || pass.counts.get(id).is_some_and(|count| count.counted > 0) {
-                continue;
+        for id in &ids {
+            let unneeded = work.row(id).is_some_and(|row| row.references == 0 && row.damaged)
+                && !changes.touched.contains(id)
+                && !state.sessions.cover(id, None)
+                && pass.counts.get(id).is_none_or(|count| count.counted == 0);
+            if unneeded {
+                work.remove(id)?;
+                pass.unreadable.remove(id);
+                pass.counts.remove(id);
+                removed += 1;
             }
-            work.remove(self, id, &row)?;
-            pass.unreadable.remove(id);
-            pass.counts.remove(id);
-            removed += 1;
         }
+        work.finish(&HashMap::new())?;
+        state.settle(&mut work, 0);
         Ok(removed)
     }
 
@@ -448,7 +453,7 @@ impl Vault {
             .collect();
         for missing in missing.chunks(CORRECTIONS_PER_BATCH / 2) {
             let mut state = self.state.lock();
-            let mut work = Work::new(self, *state.ledger, nobody());
+            let mut work = Work::new(self, *state.ledger, NOBODY);
             work.load(&missing.iter().map(|(id, ..)| *id).collect::<Vec<_>>())?;
             for (id, counted, is_node) in missing {
                 if work.row(id).is_some() {
@@ -463,7 +468,7 @@ impl Vault {
                 }
             }
             work.finish(&HashMap::new())?;
-            state.ledger.set(work.ledger);
+            state.settle(&mut work, 0);
         }
         Ok(())
     }
@@ -473,9 +478,15 @@ impl Vault {
 struct Corrections {
     batch: Batch,
     ledger: Ledger,
+    /// Something has no reference any more.
+    unreferenced: bool,
 }
 
 impl Corrections {
+    fn new(state: &State) -> Self {
+        Corrections { batch: Batch::default(), ledger: *state.ledger, unreferenced: false }
+    }
+
     fn set_references(&mut self, id: &ObjectId, row: ObjectRow, references: u64) {
         match (row.references, references) {
             (0, 1..) => {
@@ -484,39 +495,28 @@ impl Corrections {
             }
             (1.., 0) => {
                 self.ledger.unreferenced(&row);
-                self.batch.put(Table::Zero, *id.as_bytes(), nobody().as_bytes().to_vec());
+                self.list_for_collection(id);
             }
             _ => {}
         }
         self.batch.put(Table::Object, *id.as_bytes(), ObjectRow { references, ..row }.encode());
     }
 
-    fn remove(&mut self, vault: &Vault, id: &ObjectId, row: &ObjectRow) -> Result<(), StoreError> {
-        let frame_len = u64::from(row.place.frame_len);
-        self.ledger.physical_bytes = self.ledger.physical_bytes.saturating_sub(frame_len);
-        self.ledger.pending_bytes = self.ledger.pending_bytes.saturating_sub(frame_len);
-        self.ledger.nodes = self.ledger.nodes.saturating_sub(1);
-        let key = pack_key(&row.place.pack);
-        // Another removal of this batch may have changed the pack's row.
-        let composed = self.batch.changes().filter(|(table, at, _)| *table == Table::Pack && *at == key.as_slice());
-        let composed = composed.last().and_then(|(.., value)| value.map(<[u8]>::to_vec));
-        let stored = match composed {
-            Some(bytes) => Some(bytes),
-            None => vault.meta().get(&vault.id, Table::Pack, &key)?,
-        };
-        if let Some(bytes) = stored {
-            let mut pack = PackRow::decode(&bytes)?;
-            pack.live_bytes = pack.live_bytes.saturating_sub(frame_len);
-            pack.live_frames = pack.live_frames.saturating_sub(1);
-            self.batch.put(Table::Pack, key, pack.encode());
+    fn list_for_collection(&mut self, id: &ObjectId) {
+        self.batch.put(Table::Zero, *id.as_bytes(), NOBODY.as_bytes().to_vec());
+        self.unreferenced = true;
+    }
+
+    fn write(mut self, vault: &Vault, state: &mut State) -> Result<(), StoreError> {
+        if self.batch.is_empty() {
+            return Ok(());
         }
-        for table in [Table::Object, Table::Zero, Table::Damage] {
-            self.batch.delete(table, *id.as_bytes());
+        self.batch.put(Table::Ledger, LEDGER_KEY, self.ledger.encode());
+        vault.meta().write(&vault.id, self.batch)?;
+        state.ledger.set(self.ledger);
+        if self.unreferenced {
+            vault.upkeep.reap_wanted.store(true, Ordering::Release);
         }
         Ok(())
     }
-}
-
-const fn nobody() -> UploadSessionId {
-    UploadSessionId::from_bytes([0; UploadSessionId::LEN])
 }
