@@ -20,7 +20,7 @@ use crate::pipeline::counters::{Counters, Counts, add};
 use crate::pipeline::limits::READERS_MAX;
 use crate::pipeline::read::{Body, Outcome};
 use crate::pipeline::upload::{self, UploadThreads};
-use crate::pipeline::walk::{BaseView, Link};
+use crate::pipeline::walk::{BaseView, Link, is_damage, is_sound};
 use crate::pipeline::{Run, now, run_scan};
 use crate::report::{Report, human_bytes};
 use crate::stop::Stop;
@@ -31,6 +31,7 @@ use api::upload::{BeginUpload, Commit, RunSummary, UploadSession};
 use progress::{Estimate, Ticker};
 use repo_format::entry::{Entry, EntryKind, PathKey, Profile, Time};
 use repo_format::id::{NodeId, ObjectId};
+use repo_format::pathmap::Cursor;
 use serde::Serialize;
 use std::io::Read;
 use std::path::PathBuf;
@@ -38,6 +39,9 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::Instant;
 use stream::OpenInput;
+
+/// Most paths named that stay damaged in the last snapshot.
+const DAMAGED_PATHS_MAX: usize = 100;
 
 /// What is backed up.
 pub enum Source {
@@ -252,7 +256,10 @@ impl Attempt<'_> {
             Source::Paths { roots, options } => self.scan(&roots, *options)?,
             Source::Stream { name, input } => (self.stream(&name, input)?, None),
         };
-        let (snapshot, notices) = threads.finish(|| commit(&root))?;
+        let (snapshot, notices) = threads.finish(|| {
+            self.tell_damage();
+            commit(&root)
+        })?;
         Ok(Made { snapshot, notices, root, cache })
     }
 
@@ -266,6 +273,49 @@ impl Attempt<'_> {
         let nodes = BaseNodes::open(&self.folder, &root, self.connection.nodes(), damaged?)?;
         let files = FilesReader::open(&self.folder, &root);
         run_scan(self.run, scan, Some(BaseView { nodes: &nodes, root, files }), cache)
+    }
+
+    /// Says what became of damaged objects of the base snapshot, once everything of this run is durable. A server that
+    /// does not answer costs the line, not the backup.
+    fn tell_damage(&self) {
+        let before = self.session.base_damaged.len() as u64;
+        if before == 0 {
+            return;
+        }
+        let Ok(session) = self.connection.client.session(&self.connection.vault, &self.session.id) else { return };
+        let left = session.base_damaged.len() as u64;
+        add(&self.run.counters.objects_healed, before.saturating_sub(left));
+        add(&self.run.counters.objects_still_damaged, left);
+        if left == 0 {
+            return;
+        }
+        let paths = self.damaged_paths(&session).unwrap_or_default();
+        for path in &paths {
+            self.run.report.remark(
+                path,
+                "is damaged in the last snapshot and older ones that share it, and has changed or gone since",
+            );
+        }
+    }
+
+    /// Paths of the base snapshot that stay damaged, the first of them.
+    fn damaged_paths(&self, session: &UploadSession) -> Result<Vec<Vec<u8>>, AgentError> {
+        let Some(base) = self.base else { return Ok(Vec::new()) };
+        let root = root_of(base)?;
+        let damaged: Result<_, _> = session.base_damaged.iter().map(|id| id.parse::<ObjectId>()).collect();
+        let nodes = BaseNodes::open(&self.folder, &root, self.connection.nodes(), damaged?)?;
+        let mut cursor = Cursor::new(&nodes, root);
+        let mut paths = Vec::new();
+        while paths.len() < DAMAGED_PATHS_MAX {
+            match cursor.next() {
+                Ok(None) => break,
+                Ok(Some((key, entry))) if !is_sound(&nodes, &entry)? => paths.push(key.to_path()),
+                Ok(Some(_)) => {}
+                Err(error) if is_damage(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(paths)
     }
 
     fn cache_writers(&self) -> Option<CacheWriters> {
@@ -338,7 +388,18 @@ pub fn summary_text(result: &BackupResult) -> String {
         counts.chunks_sent,
         human_bytes(counts.bytes_added),
         if counts.warnings > 0 { format!("; {} warnings", counts.warnings) } else { String::new() },
-    )
+    ) + &healing_text(counts)
+}
+
+/// What became of damage on the server, if there was any.
+fn healing_text(counts: &Counts) -> String {
+    match (counts.objects_healed, counts.objects_still_damaged) {
+        (0, 0) => String::new(),
+        (healed, 0) => format!("\n{healed} damaged objects of the last snapshot stored again, it is whole"),
+        (healed, left) => format!(
+            "\n{healed} damaged objects of the last snapshot stored again, {left} stay damaged in it: what they held has changed or gone"
+        ),
+    }
 }
 
 /// Text of a soft limit that is passed.

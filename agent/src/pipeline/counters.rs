@@ -75,6 +75,10 @@ counters! {
     rounds,
     /// Times the server forgot what was not durable.
     incarnations_changed,
+    /// Damaged objects of the base snapshot that the server has soundly again.
+    objects_healed,
+    /// Damaged objects of the base snapshot that this run had not the bytes of.
+    objects_still_damaged,
     /// Objects new to the vault, as the server says.
     objects_added,
     /// Bytes of those in packs, as the server says.

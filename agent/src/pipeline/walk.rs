@@ -9,7 +9,7 @@ use crate::cache::nodes::BaseNodes;
 use crate::error::AgentError;
 use crate::fs::{FileKind, ScanEvent, ScanItem, WarningKind};
 use crossbeam_channel::Sender;
-use repo_format::entry::{Content, Element, Entry, EntryKind, PathKey};
+use repo_format::entry::{Content, Element, Entry, EntryKind, PathKey, Xattr, XattrValue};
 use repo_format::filelist::ContentCursor;
 use repo_format::id::{NodeId, ObjectId};
 use repo_format::limits::BUNDLED_FILE_BYTES_MAX;
@@ -77,6 +77,8 @@ struct Walk<'b> {
     /// For objects that were elsewhere before.
     moved: Option<Cursor<&'b BaseNodes>>,
     links: HashSet<u64>,
+    /// That the base is damaged has been said.
+    told: bool,
 }
 
 /// Sends every object of `scan` as part of a job.
@@ -88,7 +90,7 @@ pub fn walk<'b>(
     jobs: &Sender<Job>,
 ) -> Result<(), AgentError> {
     let cursor = base.as_ref().map(|base| Cursor::new(base.nodes, base.root));
-    let mut walk = Walk { run, base, cursor, moved: None, links: HashSet::new() };
+    let mut walk = Walk { run, base, cursor, moved: None, links: HashSet::new(), told: false };
     let (mut number, mut items, mut read_bytes) = (0u64, Vec::new(), 0u64);
     let mut send = |items: &mut Vec<Planned>, read_bytes: &mut u64| -> Result<(), AgentError> {
         if items.is_empty() {
@@ -131,13 +133,7 @@ pub fn walk<'b>(
 
 impl<'b> Walk<'b> {
     fn plan(&mut self, item: ScanItem) -> Result<Planned, AgentError> {
-        let before = match self.entry_before(&item.key) {
-            Err(error) => {
-                self.lose_base(error)?;
-                None
-            }
-            Ok(entry) => entry,
-        };
+        let before = self.entry_before(&item.key)?;
         let link = self.link(&item);
         let status = Remembered::of(&item.stat);
         let remembered =
@@ -149,13 +145,16 @@ impl<'b> Walk<'b> {
                 let task = self.read_task(&item, link, Some(entry))?;
                 return Ok(Planned { item, task, link });
             }
-            None if item.kind() == FileKind::File => match self.moved(&status) {
-                Err(error) => {
-                    self.lose_base(error)?;
-                    None
-                }
-                Ok(entry) => entry.filter(|entry| same_shape(entry, &item)).inspect(|_| self.run.count_moved()),
-            },
+            None if item.kind() == FileKind::File => {
+                let moved = match self.moved(&status) {
+                    Err(error) => {
+                        self.pass_over(error)?;
+                        None
+                    }
+                    Ok(entry) => entry,
+                };
+                moved.filter(|entry| same_shape(entry, &item)).inspect(|_| self.run.count_moved())
+            }
             None => None,
         };
         let task = match known {
@@ -199,13 +198,19 @@ impl<'b> Walk<'b> {
         }
     }
 
-    /// What the base snapshot has under `key`. Keys come in ascending order.
+    /// What the base snapshot has under `key`. Keys come in ascending order. What lies below a node of the base that
+    /// cannot be read counts as unknown: it is read from disk, and so stored anew.
     fn entry_before(&mut self, key: &PathKey) -> Result<Option<Entry>, AgentError> {
-        let Some(cursor) = &mut self.cursor else { return Ok(None) };
         loop {
-            let order = match cursor.peek()? {
-                None => return Ok(None),
-                Some((found, _)) => found.cmp(key),
+            let Some(cursor) = &mut self.cursor else { return Ok(None) };
+            let order = match cursor.peek() {
+                // The cursor goes on behind the node.
+                Err(error) => {
+                    self.pass_over(error)?;
+                    continue;
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some((found, _))) => found.cmp(key),
             };
             match order {
                 Ordering::Greater => return Ok(None),
@@ -227,45 +232,63 @@ impl<'b> Walk<'b> {
 
     /// Whether nothing an entry refers to is known to be damaged.
     fn sound(&self, entry: &Entry) -> Result<bool, AgentError> {
-        let Some(base) = &self.base else { return Ok(true) };
-        let (nodes, damaged) = (base.nodes, base.nodes.damaged());
-        if damaged.is_empty() {
-            return Ok(true);
-        }
-        let EntryKind::File { content, .. } = &entry.kind else { return Ok(true) };
-        if let Content::List(root) = content
-            && damaged.contains(&ObjectId::from(*root))
-        {
-            return Ok(false);
-        }
-        let mut elements = ContentCursor::new(nodes, content);
-        loop {
-            match elements.next() {
-                Ok(None) => return Ok(true),
-                Ok(Some((_, Element::Data { chunk, .. }))) if damaged.contains(&ObjectId::from(chunk)) => {
-                    return Ok(false);
-                }
-                Ok(Some(_)) => {}
-                Err(error) if is_damage(&error) => return Ok(false),
-                Err(error) => return Err(error),
-            }
+        match &self.base {
+            Some(base) => is_sound(base.nodes, entry),
+            None => Ok(true),
         }
     }
 
-    /// The base snapshot cannot be read any further: the rest is read from disk instead.
-    fn lose_base(&mut self, error: AgentError) -> Result<(), AgentError> {
+    /// A node of the base snapshot cannot be read: what is below it is read from disk instead.
+    fn pass_over(&mut self, error: AgentError) -> Result<(), AgentError> {
         if !is_damage(&error) {
             return Err(error);
         }
-        self.run
-            .report
-            .remark(b"", &format!("the last snapshot cannot be compared with ({error}); files are read again"));
-        (self.base, self.cursor, self.moved) = (None, None, None);
+        if !self.told {
+            self.told = true;
+            self.run.report.remark(
+                b"",
+                &format!("part of the last snapshot cannot be compared with ({error}); its files are read again"),
+            );
+        }
         Ok(())
     }
 }
 
-fn is_damage(error: &AgentError) -> bool {
+/// Whether nothing an entry of the base snapshot refers to is known to be damaged.
+pub fn is_sound(nodes: &BaseNodes, entry: &Entry) -> Result<bool, AgentError> {
+    let damaged = nodes.damaged();
+    if damaged.is_empty() {
+        return Ok(true);
+    }
+    let attribute = |xattr: &Xattr| match &xattr.value {
+        XattrValue::Chunk { chunk, .. } => damaged.contains(&ObjectId::from(*chunk)),
+        XattrValue::Inline(_) => false,
+    };
+    if entry.xattrs.iter().any(attribute) {
+        return Ok(false);
+    }
+    let EntryKind::File { content, .. } = &entry.kind else { return Ok(true) };
+    if let Content::List(root) = content
+        && damaged.contains(&ObjectId::from(*root))
+    {
+        return Ok(false);
+    }
+    let mut elements = ContentCursor::new(nodes, content);
+    loop {
+        match elements.next() {
+            Ok(None) => return Ok(true),
+            Ok(Some((_, Element::Data { chunk, .. }))) if damaged.contains(&ObjectId::from(chunk)) => {
+                return Ok(false);
+            }
+            Ok(Some(_)) => {}
+            Err(error) if is_damage(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether an error says that something stored is missing or damaged.
+pub fn is_damage(error: &AgentError) -> bool {
     matches!(error, AgentError::ObjectUnavailable { .. } | AgentError::Format(_))
 }
 

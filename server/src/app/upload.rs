@@ -38,12 +38,14 @@ impl RunningUploads {
 }
 
 /// An upload session as the agent needs to know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
     /// Its id.
     pub session: UploadSessionId,
     /// Changes when what was received is forgotten.
     pub incarnation: u64,
+    /// Objects of its base snapshot that are damaged now.
+    pub base_damaged: Vec<ObjectId>,
 }
 
 fn is_name(text: &str, bytes_max: usize) -> bool {
@@ -73,15 +75,24 @@ impl App {
         let begin = move |store: &Store| store.begin_upload(&vault, &computer, &series, base.as_ref());
         let (session, incarnation) = on_store(&self.store, begin).await?;
         self.uploads.seen(vault, session);
-        Ok(Upload { session, incarnation })
+        let base_damaged = on_store(&self.store, move |store| store.damaged_in_base(&vault, &session)).await?;
+        Ok(Upload { session, incarnation, base_damaged })
     }
 
     /// A live session.
     pub async fn upload_session(&self, grant: Grant, session: UploadSessionId) -> Result<Upload, AppError> {
         let vault = grant.vault();
+        let incarnation = self.live_upload(grant, session).await?;
+        let base_damaged = on_store(&self.store, move |store| store.damaged_in_base(&vault, &session)).await?;
+        Ok(Upload { session, incarnation, base_damaged })
+    }
+
+    /// That a session lives; answers the incarnation.
+    pub async fn live_upload(&self, grant: Grant, session: UploadSessionId) -> Result<u64, AppError> {
+        let vault = grant.vault();
         let incarnation = on_store(&self.store, move |store| store.upload_session(&vault, &session)).await?;
         self.uploads.seen(vault, session);
-        Ok(Upload { session, incarnation })
+        Ok(incarnation)
     }
 
     /// Which objects the vault has, and the incarnation that is true for.

@@ -32,7 +32,7 @@ fn upload_session(state: &HttpState, grant: Grant, upload: Upload) -> UploadSess
     UploadSession {
         id: upload.session.to_string(),
         incarnation: upload.incarnation,
-        base_damaged: Vec::new(),
+        base_damaged: upload.base_damaged.iter().map(ObjectId::to_string).collect(),
         notices: notices(&state.app.vault_quotas(grant)),
     }
 }
@@ -194,7 +194,7 @@ pub(crate) async fn nodes(
     let declared = hyper::body::Body::size_hint(&body).upper().unwrap_or(u64::MAX);
     let mut body = BodyReader::new(body, UPLOAD_BODY_BYTES_MAX)?;
     state.app.check_space()?;
-    state.app.upload_session(grant, session).await?;
+    state.app.live_upload(grant, session).await?;
     let _room = room(&state, declared.min(UPLOAD_BODY_BYTES_MAX as u64) as usize).await?;
     let mut decoder = BodyDecoder::default();
     let mut nodes = Vec::new();
