@@ -42,6 +42,10 @@ use stream::OpenInput;
 
 /// Most paths named that stay damaged in the last snapshot.
 const DAMAGED_PATHS_MAX: usize = 100;
+const CONTENT_STAYS_DAMAGED: &str =
+    "is damaged in the last snapshot and in older ones that share it, and has changed or gone since";
+const ENTRIES_STAY_DAMAGED: &str =
+    "what follows this path is unreadable in the last snapshot and in older ones that share it; the new one is whole";
 
 /// What is backed up.
 pub enum Source {
@@ -289,29 +293,30 @@ impl Attempt<'_> {
         if left == 0 {
             return;
         }
-        let paths = self.damaged_paths(&session).unwrap_or_default();
-        for path in &paths {
-            self.run.report.remark(
-                path,
-                "is damaged in the last snapshot and older ones that share it, and has changed or gone since",
-            );
+        for (path, what) in self.damaged_paths(&session).unwrap_or_default() {
+            self.run.report.remark(&path, what);
         }
     }
 
-    /// Paths of the base snapshot that stay damaged, the first of them.
-    fn damaged_paths(&self, session: &UploadSession) -> Result<Vec<Vec<u8>>, AgentError> {
+    /// What stays damaged of the base snapshot, the first paths of it.
+    fn damaged_paths(&self, session: &UploadSession) -> Result<Vec<(Vec<u8>, &'static str)>, AgentError> {
         let Some(base) = self.base else { return Ok(Vec::new()) };
         let root = root_of(base)?;
         let damaged: Result<_, _> = session.base_damaged.iter().map(|id| id.parse::<ObjectId>()).collect();
         let nodes = BaseNodes::open(&self.folder, &root, self.connection.nodes(), damaged?)?;
         let mut cursor = Cursor::new(&nodes, root);
-        let mut paths = Vec::new();
+        let (mut paths, mut last) = (Vec::new(), PathKey::root());
         while paths.len() < DAMAGED_PATHS_MAX {
             match cursor.next() {
                 Ok(None) => break,
-                Ok(Some((key, entry))) if !is_sound(&nodes, &entry)? => paths.push(key.to_path()),
-                Ok(Some(_)) => {}
-                Err(error) if is_damage(&error) => {}
+                Ok(Some((key, entry))) => {
+                    if !is_sound(&nodes, &entry)? {
+                        paths.push((key.to_path(), CONTENT_STAYS_DAMAGED));
+                    }
+                    last = key;
+                }
+                // The cursor goes on behind the node.
+                Err(error) if is_damage(&error) => paths.push((last.to_path(), ENTRIES_STAY_DAMAGED)),
                 Err(error) => return Err(error),
             }
         }

@@ -320,7 +320,64 @@ fn check_names_the_paths_of_lost_and_damaged_objects() {
     // The next run stores what is damaged anew where the files are still there.
     let second = scene.backup();
     assert!(second.counters.chunks_sent >= 1, "{:?}", second.counters);
+    assert_eq!((second.counters.objects_healed, second.counters.objects_still_damaged), (1, 0));
     scene.assert_same(&second);
     let result = check(&scene.connection, &[second.snapshot], true, &scene.said.report()).unwrap();
     assert_eq!(result.bad_objects, 0);
+}
+
+#[test]
+fn an_unreadable_node_costs_its_own_files_a_reading() {
+    for cached in [true, false] {
+        let scene = Scene::new();
+        for number in 0..1500 {
+            scene.write(&format!("small/{number:04}"), &noise(number, 90));
+        }
+        scene.write("last", &noise(9999, 200_000));
+        let first = scene.backup();
+        // A leaf in the middle.
+        let nodes = scene.server.objects(repo_format::id::ObjectKind::Node);
+        scene.server.damage(&nodes[nodes.len() / 2]);
+        if !cached {
+            fs::remove_dir_all(scene.folder.path().join("cache")).unwrap();
+        }
+        let second = scene.backup();
+        let healing = (second.counters.objects_healed, second.counters.objects_still_damaged);
+        scene.assert_same(&second);
+        if cached {
+            // The agent's own copy of the node heals the old snapshot as well.
+            assert_eq!((healing, second.counters.files_opened), ((1, 0), 0), "{:?}", second.counters);
+            scene.assert_same(&first);
+        } else {
+            // Nobody knows any more where the bundles of those files lie: only the new snapshot is whole.
+            assert_eq!(healing, (0, 1), "{:?}", second.counters);
+            let said = scene.said.text();
+            assert!(said.contains("part of the last snapshot") && said.contains("what follows this path"), "{said}");
+            let known = second.counters.files_same_content;
+            assert!((1200..1500).contains(&known), "more than its own files are unknown: {:?}", second.counters);
+        }
+    }
+}
+
+#[test]
+fn what_stays_damaged_is_named() {
+    let scene = Scene::new();
+    scene.write("changed", &noise(1, 300_000));
+    scene.write("kept", &noise(2, 300_000));
+    let first = scene.backup();
+    for chunk in scene.server.objects(repo_format::id::ObjectKind::Chunk) {
+        scene.server.damage(&chunk);
+    }
+    let damaged = scene.server.state.lock().damaged.len() as u64;
+    scene.write("changed", &noise(3, 300_000));
+    let second = scene.backup();
+    let counts = &second.counters;
+    assert!(counts.objects_healed > 0 && counts.objects_still_damaged > 0, "{counts:?}");
+    assert_eq!(counts.objects_healed + counts.objects_still_damaged, damaged);
+    let said = scene.said.text();
+    assert!(said.contains("source/changed") && !said.contains("source/kept"), "{said}");
+    scene.assert_same(&second);
+    let (below, restored) = scene.restore(&first, &[Path::new("/")]);
+    assert!(restored.failures > 0 || !restored.is_complete());
+    assert!(below.join("kept").exists());
 }

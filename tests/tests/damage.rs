@@ -8,6 +8,7 @@ use repo_format::entry::{Entry, EntryKind, PathKey, Time};
 use repo_format::frame::{FRAME_HEADER_BYTES, FrameView, find_frame};
 use repo_format::id::{ObjectId, ObjectKind};
 use repo_format::pathmap::PathMapBuilder;
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tests::harness::{Scene, Wire, one_record};
@@ -54,7 +55,7 @@ fn damage(change: impl Fn(&mut [u8])) {
     change(&mut bytes[range]);
     fs::write(&pack, &bytes).unwrap();
     scene.start_server(&data).unwrap();
-    scene.expected_log.push("a stored object cannot be read");
+    scene.expected_log.push("a stored object is damaged");
 
     let target = scene.path("restored");
     let outcome =
@@ -69,7 +70,76 @@ fn damage(change: impl Fn(&mut [u8])) {
     let check = scene.agent.run(["check", "--read-data"]).unwrap();
     assert!(matches!(check.code, Some(1 | 3)), "{:?} {}{}", check.code, check.text(), check.stderr);
     let log = scene.server().unwrap().log();
-    assert!(log.contains("ERROR") && log.contains("a stored object cannot be read"), "an operator is not told: {log}");
+    assert!(log.contains("ERROR") && log.contains("a stored object is damaged"), "an operator is not told: {log}");
+
+    // The file has not changed, and the next backup stores it again all the same: every snapshot is whole.
+    let healing = scene.backup(&source, 0).unwrap();
+    assert_eq!(count(&healing, "objects_healed"), 1, "{healing}");
+    assert_eq!(count(&healing, "objects_still_damaged"), 0);
+    for snapshot in scene.snapshots().unwrap() {
+        let report = scene.restore_and_compare(&snapshot, &source, "healed").unwrap();
+        assert!(report.is_equal(), "{report}");
+    }
+    assert_eq!(scene.agent.run(["check", "--read-data"]).unwrap().code, Some(0));
+    assert_eq!(count(&scene.backup(&source, 0).unwrap(), "files_opened"), 0);
+}
+
+fn count(summary: &Value, name: &str) -> u64 {
+    summary
+        .pointer(&format!("/counters/{name}"))
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("no {name} in {summary}"))
+}
+
+#[test]
+fn damaged_nodes_heal_and_what_has_changed_since_is_named() {
+    let mut scene = Scene::new().unwrap();
+    let source = scene.path("source");
+    fs::create_dir(&source).unwrap();
+    let mut random = scene.seed.stream("damaged nodes");
+    for number in 0..3000 {
+        fs::write(source.join(format!("{number:04}")), random.bytes(100)).unwrap();
+    }
+    let (kept, gone) = (random.bytes(900_000), random.bytes(100_000));
+    fs::write(source.join("kept"), &kept).unwrap();
+    fs::write(source.join("gone"), &gone).unwrap();
+    scene.backup(&source, 0).unwrap();
+    let id = ObjectId::from(Wire::connect(&scene.user).unwrap().id_keys().unwrap().chunk_id(&gone));
+    let data = scene.data();
+    scene.stop_server().unwrap();
+    let (pack, range) = frame_of(&data, &id);
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[range.start + 200] ^= 1;
+    fs::write(&pack, &bytes).unwrap();
+    // Every other node.
+    let packs = files_below(&data).into_iter().filter(|path| path.extension().is_some_and(|end| end == "pack"));
+    let mut nodes = 0;
+    for path in packs {
+        let mut bytes = fs::read(&path).unwrap();
+        let mut at = 0;
+        while let Some(found) = find_frame(&bytes, at) {
+            at = found + 1;
+            let Ok(frame) = FrameView::parse(&bytes[found..]) else { continue };
+            let (header, len) = (frame.header, frame.frame_len());
+            at = found + len;
+            if header.kind == ObjectKind::Node && nodes % 2 == 0 {
+                bytes[found + len - 1] ^= 1;
+            }
+            nodes += u32::from(header.kind == ObjectKind::Node);
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+    assert!(nodes > 20, "{nodes} nodes");
+    scene.start_server(&data).unwrap();
+    scene.expected_log.push("a stored object is damaged");
+    // Nothing has been read yet, so nothing is known: reading tells.
+    scene.agent.run(["check", "--read-data"]).unwrap();
+    fs::remove_file(source.join("gone")).unwrap();
+    let healing = scene.backup(&source, 0).unwrap();
+    assert!(count(&healing, "objects_healed") > 5, "{healing}");
+    let second = scene.snapshots().unwrap().pop().unwrap();
+    let report = scene.restore_and_compare(&second, &source, "second").unwrap();
+    assert!(report.is_equal(), "{report}");
 }
 
 /// The pack that holds an object, and where in it.

@@ -237,6 +237,10 @@ impl FakeServer {
                 state.sessions.insert(id.clone(), session);
                 json(&UploadSession { id, incarnation: state.incarnation, base_damaged, notices: Vec::new() })
             }
+            (Method::Get, ["vaults", VAULT, "uploads", id]) => {
+                let base_damaged = state.damaged.iter().map(ObjectId::to_string).collect();
+                json(&UploadSession { id: (*id).to_owned(), incarnation: state.incarnation, base_damaged })
+            }
             (Method::Delete, ["vaults", VAULT, "uploads", id]) => {
                 state.sessions.remove(*id);
                 Answer { status: 204, body: Bytes::new(), incarnation: None }

@@ -105,9 +105,11 @@ impl Vault {
                 }
                 Err(_) if row.damaged => each(Delivered::Damaged(*id)),
                 Err(error) => {
-                    tracing::error!(vault = %self.id, object = %id, pack = %row.place.pack, offset = row.place.offset, %error, "a stored object cannot be read");
+                    // Changed bytes are damage, and marking them says so. What cannot be read now may be readable later.
                     if is_damage(&error) {
                         damaged.push((*id, row.place));
+                    } else {
+                        tracing::error!(vault = %self.id, object = %id, pack = %row.place.pack, offset = row.place.offset, %error, "a stored object cannot be read");
                     }
                     each(Delivered::Damaged(*id))
                 }
