@@ -239,7 +239,12 @@ impl FakeServer {
             }
             (Method::Get, ["vaults", VAULT, "uploads", id]) => {
                 let base_damaged = state.damaged.iter().map(ObjectId::to_string).collect();
-                json(&UploadSession { id: (*id).to_owned(), incarnation: state.incarnation, base_damaged })
+                json(&UploadSession {
+                    id: (*id).to_owned(),
+                    incarnation: state.incarnation,
+                    base_damaged,
+                    notices: Vec::new(),
+                })
             }
             (Method::Delete, ["vaults", VAULT, "uploads", id]) => {
                 state.sessions.remove(*id);

@@ -83,6 +83,9 @@ fn a_node_that_cannot_be_read_excuses_counts_and_is_settled_when_nothing_needs_i
     assert_eq!((report.unreadable_nodes, report.unreadable_removed), (1, 0), "{report:?}");
     assert!(report.is_clean(), "{report:?}");
     bed.assert_no_drift();
+    // What an upload session holds stays.
+    assert_eq!(audit(&bed, AuditRepair::Everything).unreadable_removed, 0);
+    bed.store().abort_upload(&VAULT, &session).unwrap();
     let report = audit(&bed, AuditRepair::Everything);
     assert_eq!((report.unreadable_removed, report.lowered), (1, 12), "{report:?}");
     bed.assert_no_drift();
