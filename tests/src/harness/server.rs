@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// Longest start that is waited for, also after a crash.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
+/// Smallest reserve that a server takes by itself.
+const RESERVE_BYTES: &str = "67108864";
+
 /// A running server. Killed when dropped, so that a failed test leaves nothing behind.
 #[derive(Debug)]
 pub struct Server {
@@ -54,6 +57,8 @@ impl Server {
         }
         let log = File::options().create(true).append(true).open(log_of(data))?;
         let mut command = Command::new(&binaries.server);
+        // Whether uploads are taken must not depend on how full the developer's disk is.
+        command.env("HOLDFAST_DISK_RESERVE_BYTES", RESERVE_BYTES);
         command.arg("serve").arg("--data").arg(data).arg("--listen").arg(listen.to_string());
         command.args(["--metrics-listen", "127.0.0.1:0"]);
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
