@@ -45,7 +45,8 @@ fn traces(data: &Path, needles: &[Vec<u8>]) -> (Vec<PathBuf>, usize) {
 }
 
 fn delete(scene: &Scene, name: &str) -> serde_json::Value {
-    let said = scene.server().unwrap().administer(&scene.binaries, &["vault", "delete", name, "--confirm", name, "--json"]);
+    let said =
+        scene.server().unwrap().administer(&scene.binaries, &["vault", "delete", name, "--confirm", name, "--json"]);
     serde_json::from_str(&said.unwrap()).unwrap()
 }
 
@@ -92,7 +93,10 @@ fn a_deleted_vault_is_in_no_file_and_the_upload_in_flight_hears_of_it() {
     assert!(said.contains("deleted"), "{said}");
 
     let (found, looked) = traces(&data, &gone);
-    eprintln!("scan of {looked} files of the data folder: {} hold the id or the wrapped keys; receipt {receipt}", found.len());
+    eprintln!(
+        "scan of {looked} files of the data folder: {} hold the id or the wrapped keys; receipt {receipt}",
+        found.len()
+    );
     assert_eq!(found, Vec::<PathBuf>::new());
     assert!(receipt.pointer("/packs").and_then(serde_json::Value::as_u64).unwrap() >= 2, "{receipt}");
     assert_eq!(receipt.pointer("/name").and_then(serde_json::Value::as_str), Some("default/other/default"));

@@ -2,12 +2,13 @@
 //! that asks again gets through or hears a clear error, and nothing acknowledged is lost.
 
 use crate::bed::{Files, VAULT, begin, download, files, master, settings, tree};
+use crate::collect::{now_ns, run_dry};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use store::world::{Space, SystemVfs, Vfs, VfsFile, World};
-use store::{CommitInput, SnapshotInfo, Store, StoreError};
+use store::{CommitInput, SnapshotInfo, Store, StoreError, StoreSettings};
 
 /// Counts operations that change something, and fails the one whose turn it is.
 #[derive(Default)]
@@ -146,6 +147,62 @@ fn whichever_operation_fails_the_upload_gets_through_and_nothing_is_lost() {
         assert_eq!(store.recount(&VAULT).unwrap().drift, Vec::<String>::new(), "operation {fails}");
         if !failed {
             assert!(fails > 30, "the upload had only {fails} operations");
+            break;
+        }
+    }
+}
+
+/// An aborted upload and a purged snapshot are collected and compacted while one operation fails.
+#[test]
+fn whichever_operation_fails_collection_goes_on_and_nothing_is_lost() {
+    let content = files(3, 40, 900);
+    let kept: Files = content.iter().step_by(2).map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
+    for fails in 0.. {
+        let directory = tempfile::tempdir().unwrap();
+        let turn = Arc::new(Turn { fails: AtomicU64::new(u64::MAX), ..Turn::default() });
+        let world = World { vfs: Arc::new(Failing(turn.clone())), ..World::system() };
+        let small = StoreSettings { pack_bytes_target: 8 << 10, ..settings(directory.path()) };
+        let store = Store::open(small.clone(), world, &master()).unwrap();
+        store.create_vault(VAULT).unwrap();
+        let all = upload_patiently(&store, &content).unwrap();
+        let snapshot = upload_patiently(&store, &kept).unwrap();
+        let aborted = tree(&store.id_keys(&VAULT).unwrap(), &files(4, 20, 900));
+        let session = begin(&store, None);
+        store.put_chunks(&VAULT, &session, &aborted.chunks).unwrap();
+        store.put_nodes(&VAULT, &session, &aborted.nodes).unwrap();
+        store.abort_upload(&VAULT, &session).unwrap();
+        store.purge_snapshots(&VAULT, &[all.snapshot]).unwrap();
+        turn.next.store(0, Ordering::SeqCst);
+        turn.fails.store(fails, Ordering::SeqCst);
+        let mut copied = 0;
+        let mut errors = 0;
+        for _ in 0..1000 {
+            match store.maintain(&VAULT, now_ns()) {
+                Ok(done) => {
+                    copied += done.copied_bytes;
+                    if !done.more {
+                        break;
+                    }
+                }
+                Err(_) => errors += 1,
+            }
+        }
+        assert!(errors <= 1, "operation {fails}: one failure, {errors} errors");
+        let failed = turn.failed.load(Ordering::SeqCst) > 0;
+        let check = |store: &Store| {
+            assert_eq!(download(store, &snapshot).unwrap(), kept, "operation {fails}");
+            assert_eq!(store.recount(&VAULT).unwrap().drift, Vec::<String>::new(), "operation {fails}");
+        };
+        check(&store);
+        drop(store);
+        let store = Store::open(small, World::system(), &master()).unwrap();
+        check(&store);
+        run_dry(&store, now_ns());
+        check(&store);
+        let usage = store.usage(&VAULT).unwrap();
+        assert_eq!((usage.chunks, usage.pending_bytes), (kept.len() as u64, 0), "operation {fails}");
+        if !failed {
+            assert!(fails > 30 && copied > 0, "only {fails} operations, {copied} bytes copied");
             break;
         }
     }
