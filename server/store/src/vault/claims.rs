@@ -3,8 +3,8 @@
 //!
 //! | | taken by | ends with | after a restart |
 //! |---|---|---|---|
-//! | claim | `have`, `put chunks`, `put nodes`, before rows are read | an acknowledged node that has the object as child; a flush turns it into a hold; the session | gone |
-//! | hold | an acknowledged node; a flush | an acknowledged parent; the session | there: a row each |
+//! | claim | `have`, `put chunks`, `put nodes`, before rows are read | an acknowledged node that has the object as child; a node batch or a flush turns it into a hold; the session | gone |
+//! | hold | an acknowledged node; a node batch or a flush, for what they answer | an acknowledged parent; the session | there: a row each |
 //! | root | the base snapshot of a session, the snapshot of a restore | the session | there: in the session's row |
 //! | pin | a commit, on its root | the commit; with its outcome unknown, the next journal generation | gone: the journal is replayed first |
 //!
@@ -113,8 +113,9 @@ impl Sessions {
             let mut session = Session::new(phase, now_ns, row.base_root);
             session.attached = false;
             self.by_id.insert(*id, session);
-        } else if let Some(session) = self.by_id.get_mut(id) {
-            // Rows are read in key order: the header came first.
+        } else if let Some(session) = self.by_id.get_mut(id).filter(|session| session.phase != Phase::Committed) {
+            // Rows are read in key order: the header came first. Holds of a committed session are a crash's leavings: the
+            // snapshot holds what they held, and they go with the header.
             session.holds.insert(ObjectId::from_slice(held)?);
         }
         Ok(())
@@ -401,6 +402,35 @@ impl Vault {
         }
         state.sessions.unclaim_all(session);
         Ok(())
+    }
+
+    /// Makes a hold of every claim of the session whose object has a row. An acknowledged node batch answers for all
+    /// that was sent or reported present before it, and the agent lets go of them, though their parents may come later.
+    /// `None`: nothing was written.
+    pub(crate) fn hold_stored(
+        &self,
+        state: &mut State,
+        session: &UploadSessionId,
+    ) -> Result<Option<Ticket>, StoreError> {
+        let mut ticket = None;
+        for ids in state.sessions.claimed(session).chunks(BATCH_ROWS_MAX / 2) {
+            let rows = self.object_rows(ids)?;
+            let stored: Vec<&ObjectId> =
+                ids.iter().zip(rows).filter(|(_, row)| row.is_some()).map(|(id, _)| id).collect();
+            if stored.is_empty() {
+                continue;
+            }
+            let mut batch = Batch::default();
+            for id in &stored {
+                batch.put(Table::Session, hold_key(session, id), Vec::new());
+            }
+            ticket = Some(self.meta().write(&self.id, batch)?);
+            for id in stored {
+                state.sessions.held(session, id, true);
+                state.sessions.unclaim(session, id);
+            }
+        }
+        Ok(ticket)
     }
 
     fn remove_session(&self, state: &mut State, id: &[u8; UploadSessionId::LEN]) -> Result<Ticket, StoreError> {

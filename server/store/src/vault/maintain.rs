@@ -158,6 +158,11 @@ impl Drops {
         self.packs.drain(..surplus);
     }
 
+    /// Oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PackId> {
+        self.packs.iter()
+    }
+
     pub(crate) fn contains(&self, pack: &PackId) -> bool {
         self.packs.contains(pack)
     }

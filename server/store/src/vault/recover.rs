@@ -27,6 +27,9 @@ use repo_format::pack::PACK_HEADER_BYTES;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// In a vault's folder while its rows are being rebuilt: a start that finds it does so again.
+const REBUILDING_FILE: &str = "rebuilding";
+
 /// What a recovery or rebuild did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -82,13 +85,28 @@ impl Vault {
         keys: VaultKeys,
         rebuild: bool,
     ) -> Result<(Self, Recovered), StoreError> {
-        if let Some(opened) = Self::open_as_is(shared.clone(), id, keys.clone(), rebuild)? {
+        let directory = shared.settings.vault_directory(&id);
+        let marker = directory.join(REBUILDING_FILE);
+        let vfs = shared.world.vfs.clone();
+        let interrupted = match vfs.open(&marker) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            found => found.map(|_| true).at(&marker)?,
+        };
+        if !interrupted && let Some(opened) = Self::open_as_is(shared.clone(), id, keys.clone(), rebuild)? {
             return Ok(opened);
         }
         tracing::warn!(vault = %id, "the index is older than the packs; it is rebuilt from packs and journal");
+        // Without rows and without this file nobody would know that the rows are only on their way.
+        vfs.replace(&marker, &[]).at(&marker)?;
         shared.meta.drop_vault(&id)?;
         let outdated = StoreError::Unavailable { vault: id, reason: "its rebuilt index is outdated again".into() };
-        Self::open_as_is(shared, id, keys, true)?.ok_or(outdated)
+        let opened = Self::open_as_is(shared, id, keys, true)?.ok_or(outdated)?;
+        // An index beside the present one does not count yet: with it, the file stays until the vault is opened there.
+        if !rebuild {
+            vfs.remove_file(&marker).at(&marker)?;
+            vfs.sync_dir(&directory).at(&directory)?;
+        }
+        Ok(opened)
     }
 
     /// `None`: the index points into packs that were dropped.
@@ -196,8 +214,19 @@ impl Vault {
     fn packs_for(&self, rows: &BTreeMap<PackId, PackRow>) -> Result<Option<BTreeSet<PackId>>, StoreError> {
         let directory = packs_directory(&self.directory);
         let names = self.shared.world.vfs.list(&directory).at(&directory)?;
-        let on_disk: BTreeSet<PackId> = names.iter().filter_map(|name| pack_of_name(name)).collect();
+        let mut on_disk: BTreeSet<PackId> = names.iter().filter_map(|name| pack_of_name(name)).collect();
         let drops = self.drops.lock();
+        // A drop that was journalled but not finished, and that no row goes on with: nothing in these packs is needed.
+        let unfinished: Vec<PackId> =
+            drops.iter().filter(|pack| on_disk.contains(pack) && !rows.contains_key(pack)).copied().collect();
+        for pack in &unfinished {
+            let path = pack_path(&directory, pack);
+            self.shared.world.vfs.remove_file(&path).at(&path)?;
+            on_disk.remove(pack);
+        }
+        if !unfinished.is_empty() {
+            self.shared.world.vfs.sync_dir(&directory).at(&directory)?;
+        }
         let mut outdated = false;
         for (pack, row) in rows {
             let needed = row.state != PackState::Dropped && row.live_frames > 0;

@@ -316,7 +316,9 @@ impl Vault {
         let outcome = self.barrier().and_then(|()| {
             let mut state = self.state.lock();
             let incarnation = self.incarnation_of(&state);
-            self.apply(&mut state, session, &nodes, &rows).map(|ticket| (ticket, incarnation))
+            let ticket = self.apply(&mut state, session, &nodes, &rows)?;
+            let held = self.hold_stored(&mut state, session)?;
+            Ok((held.unwrap_or(ticket), incarnation))
         });
         if outcome.is_err() {
             let mut appender = self.appender.lock();

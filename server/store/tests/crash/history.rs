@@ -8,7 +8,7 @@ use crate::model::{Expected, Model, Session, Snapshot};
 use crate::sim_vfs::{Disk, Op, Rng, SimVfs, Survival, Volume};
 use crate::sites::Sites;
 use parking_lot::Mutex;
-use repo_format::id::{ObjectId, SnapshotId, UploadSessionId, VaultId};
+use repo_format::id::{ObjectId, RestoreId, SnapshotId, UploadSessionId, VaultId};
 use repo_format::keys::IdKeys;
 use repo_format::masterkey::MasterKey;
 use std::collections::{BTreeMap, HashSet};
@@ -18,12 +18,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use store::meta::MetaStore;
 use store::world::{Clock, Random, World};
-use store::{CommitInput, IncomingObject, Store, StoreError, StoreSettings};
+use store::{AuditRepair, CommitInput, Delivered, IncomingObject, Store, StoreError, StoreSettings};
 
 pub const VAULT: VaultId = VaultId::from_bytes([0x42; 16]);
 pub const DIRECTORY: &str = "/d";
 const START_NS: i64 = 1_800_000_000_000_000_000;
 pub const HOUR_NS: i64 = 3_600_000_000_000;
+/// After which sessions without a request end.
+const IDLE_NS: i64 = 24 * HOUR_NS;
+/// Steps after which collection must have come to rest.
+const STEPS_MAX: usize = 10_000;
 
 pub struct SimClock(pub AtomicI64);
 
@@ -56,6 +60,8 @@ pub fn settings(pack_bytes_target: u64) -> StoreSettings {
         memory_bytes: 1 << 20,
         reserve_bytes: Some(0),
         pack_bytes_target,
+        session_idle_ns: IDLE_NS,
+        reattach_ns: 0,
         ..StoreSettings::new(PathBuf::from(DIRECTORY))
     }
 }
@@ -154,6 +160,8 @@ struct Upload {
     acknowledged: usize,
     /// Nodes acknowledged.
     nodes: usize,
+    /// Last request, nanoseconds since 1970.
+    touched_ns: i64,
 }
 
 /// One history under way.
@@ -169,6 +177,8 @@ pub struct History {
     model: Arc<Model>,
     uploads: Vec<Upload>,
     trees: Vec<Arc<Tree>>,
+    expired: Vec<UploadSessionId>,
+    expired_restores: Vec<RestoreId>,
     verb: &'static str,
     checked: HashSet<([u8; 16], u64)>,
     pub figures: Figures,
@@ -201,6 +211,8 @@ impl History {
             model: Arc::default(),
             uploads: Vec::new(),
             trees: Vec::new(),
+            expired: Vec::new(),
+            expired_restores: Vec::new(),
             verb: "start",
             checked: HashSet::new(),
             figures: Figures::default(),
@@ -229,6 +241,12 @@ impl History {
         let (before, uploads_before) = (self.model.clone(), self.uploads.clone());
         self.disk.captured();
         let acted = self.act();
+        tracing::debug!(
+            restores = self.model.restores.len(),
+            sessions = self.model.sessions.len(),
+            snapshots = self.model.snapshots.len(),
+            "model"
+        );
         tracing::debug!(
             verb = self.verb,
             disk_operations = self.disk.operations(),
@@ -343,7 +361,7 @@ impl History {
             store.upload_session(&VAULT, session).map_err(|error| format!("a live session is gone: {error}"))?;
         }
         let required = expected.required(&self.universe, &found);
-        self.read_all(store, &required)?;
+        self.read_all(store, expected, &required)?;
         let recount = store.recount(&VAULT).map_err(|error| format!("recount: {}", text(error)))?;
         if let Some(drift) = recount.drift.first() {
             return Err(format!("drift: {drift}"));
@@ -356,7 +374,7 @@ impl History {
     }
 
     /// Every required object comes back, byte for byte.
-    fn read_all(&self, store: &Store, required: &HashSet<ObjectId>) -> Outcome {
+    fn read_all(&self, store: &Store, expected: &Expected, required: &HashSet<ObjectId>) -> Outcome {
         let ids: Vec<ObjectId> = required.iter().copied().collect();
         let mut wrong = None;
         let mut plaintext = Vec::new();
@@ -364,9 +382,12 @@ impl History {
         store
             .read_objects(&VAULT, &ids, |delivered| {
                 let object = match delivered {
-                    store::Delivered::Object(object) => object,
+                    Delivered::Object(object) => object,
                     other => {
-                        wrong.get_or_insert(format!("an acknowledged object: {other:?}"));
+                        wrong.get_or_insert_with(|| {
+                            let (Delivered::Absent(id) | Delivered::Damaged(id)) = &other else { return String::new() };
+                            format!("{other:?}, needed by {:?}", expected.needed_by(&self.universe, id))
+                        });
                         return Ok(());
                     }
                 };
@@ -393,19 +414,44 @@ impl History {
     /// With every session ended and everything collected, exactly what the snapshots reach is left.
     fn check_dry(&mut self, store: &Store, expected: &Expected, found: BTreeMap<SnapshotId, Snapshot>) -> Outcome {
         self.figures.dry_checks += 1;
-        for session in [&expected.before, &expected.after].iter().flat_map(|model| model.sessions.keys()) {
+        // An expiry was answered to nobody: a crash may bring such a session back.
+        let expired = self.expired.iter();
+        for session in [&expected.before, &expected.after].iter().flat_map(|model| model.sessions.keys()).chain(expired)
+        {
             match store.abort_upload(&VAULT, session) {
                 Ok(()) | Err(StoreError::NoSuchSession(_)) => {}
                 Err(error) => return Err(format!("abort: {}", text(error))),
             }
         }
-        let model = Model { snapshots: found, ..Model::default() };
-        self.run_dry(store)?;
+        let expired = self.expired_restores.iter();
+        for restore in [&expected.before, &expected.after].iter().flat_map(|model| model.restores.keys()).chain(expired)
+        {
+            store.end_restore(&VAULT, restore).map_err(text)?;
+        }
+        // Long enough for packs nobody writes to to be finished.
+        let now_ns = self.now_ns() + HOUR_NS;
+        let due = |snapshot: &Snapshot| {
+            snapshot.deleted_until_ns.is_some_and(|until_ns| until_ns <= now_ns)
+                && snapshot.hold_until_ns.is_none_or(|until_ns| until_ns <= now_ns)
+        };
+        Self::run_dry(store, now_ns)?;
+        let listed = store.snapshots(&VAULT).map_err(text)?;
+        let mut model = Model { snapshots: found, ..Model::default() };
+        model.snapshots.retain(|id, snapshot| !due(snapshot) || listed.iter().any(|info| info.snapshot == *id));
+        if model.snapshots.len() != listed.len() {
+            return Err(format!("{} snapshots are left instead of {}", listed.len(), model.snapshots.len()));
+        }
         self.compare_space(store, &model)
     }
 
-    fn run_dry(&self, _store: &Store) -> Outcome {
-        Ok(())
+    /// Collects until nothing is left to do.
+    fn run_dry(store: &Store, now_ns: i64) -> Outcome {
+        for _ in 0..STEPS_MAX {
+            if !store.maintain(&VAULT, now_ns).map_err(|error| format!("maintain: {}", text(error)))?.more {
+                return Ok(());
+            }
+        }
+        Err("collection does not come to rest".into())
     }
 
     fn compare_space(&self, store: &Store, model: &Model) -> Outcome {
@@ -415,9 +461,24 @@ impl History {
         }
         let references = model.references(&self.universe);
         for (id, counted) in &references {
-            if recount.objects.get(id) < Some(counted) {
+            if recount.objects.get(id) != Some(counted) {
                 return Err(format!("{id} has {counted} references, the index says {:?}", recount.objects.get(id)));
             }
+        }
+        if let Some(id) = recount.objects.keys().find(|id| !references.contains_key(*id)) {
+            for (id, count) in recount.objects.iter().filter(|(id, _)| !references.contains_key(*id)) {
+                let root = self.trees.iter().position(|tree| ObjectId::from(tree.root) == *id);
+                tracing::info!(%id, count, kind = ?self.universe.objects[id].incoming.kind, root, "left");
+            }
+            let kind = self.universe.objects[id].incoming.kind;
+            let live = store.live_sessions(&VAULT).map_err(text)?;
+            let references = recount.objects[id];
+            return Err(format!(
+                "{kind:?} {id} is left with {references} references beside {live} uploads, and nothing reaches it"
+            ));
+        }
+        if recount.ledger.pending_bytes != 0 {
+            return Err(format!("{} bytes are still to be reclaimed", recount.ledger.pending_bytes));
         }
         if recount.ledger.logical_bytes != model.logical_bytes()
             || recount.ledger.deleted_logical_bytes != model.deleted_logical_bytes()
@@ -467,7 +528,15 @@ impl History {
             }
         }
         self.uploads.retain(|upload| live.contains(&upload.session));
-        self.model = Arc::new(expected.settle(found, &live));
+        let mut restores = BTreeMap::new();
+        for (restore, root) in [&expected.before, &expected.after].iter().flat_map(|model| &model.restores) {
+            if self.store.touch_restore(&VAULT, restore).is_ok() {
+                restores.insert(*restore, *root);
+            } else if expected.before.restores.contains_key(restore) && expected.after.restores.contains_key(restore) {
+                return Err("a running restore is gone".into());
+            }
+        }
+        self.model = Arc::new(expected.settle(found, &live, restores));
         for upload in &mut self.uploads {
             upload.sent = upload.acknowledged;
             upload.incarnation = 0;
@@ -488,20 +557,26 @@ impl History {
     fn act(&mut self) -> Outcome {
         self.clock.0.fetch_add(1_000_000_000, Ordering::Relaxed);
         match self.rng.below(100) {
-            0..=11 => self.begin(),
-            12..=34 => self.put(),
-            35..=42 => self.flush(),
-            43..=60 => self.nodes(),
-            61..=74 => self.commit(),
-            75..=76 => self.abort(),
-            77..=81 => self.delete(),
-            82..=83 => self.undelete(),
-            84..=87 => self.purge(),
-            88..=90 => self.hold(),
-            91..=92 => self.tag(),
-            93..=94 => self.close(),
-            95..=96 => self.kill(),
-            97 => self.rebuild(),
+            0..=9 => self.begin(),
+            10..=24 => self.put(),
+            25..=30 => self.flush(),
+            31..=45 => self.nodes(),
+            46..=61 => self.commit(),
+            62..=63 => self.abort(),
+            64..=68 => self.delete(),
+            69..=70 => self.undelete(),
+            71..=75 => self.purge(),
+            76..=77 => self.hold(),
+            78..=79 => self.tag(),
+            80 => self.begin_restore(),
+            81 => self.end_restore(),
+            82..=89 => self.maintain(),
+            90 => self.pass_time(),
+            91..=92 => self.scrub(),
+            93 => self.audit(),
+            94..=95 => self.close(),
+            96..=97 => self.kill(),
+            98 => self.rebuild(),
             _ => self.duplicate(),
         }
     }
@@ -527,7 +602,15 @@ impl History {
         let (session, incarnation) =
             self.store.begin_upload(&VAULT, "computer", "series", base.as_ref().map(|(id, _)| id)).map_err(text)?;
         self.trees.push(tree.clone());
-        self.uploads.push(Upload { session, tree, incarnation, sent: 0, acknowledged: 0, nodes: 0 });
+        self.uploads.push(Upload {
+            session,
+            tree,
+            incarnation,
+            sent: 0,
+            acknowledged: 0,
+            nodes: 0,
+            touched_ns: self.now_ns(),
+        });
         let base_root = base.map(|(_, tree)| tree.root.into());
         self.change(|model| {
             model.sessions.insert(session, Session { base_root, ..Session::default() });
@@ -540,7 +623,9 @@ impl History {
         if self.uploads.is_empty() {
             self.begin()?;
         }
-        Ok(self.rng.below(self.uploads.len()))
+        let at = self.rng.below(self.uploads.len());
+        self.uploads[at].touched_ns = self.now_ns();
+        Ok(at)
     }
 
     fn put(&mut self) -> Outcome {
@@ -603,14 +688,8 @@ impl History {
         let ids = upload.tree.nodes[upload.nodes..end].to_vec();
         match self.store.put_nodes(&VAULT, &upload.session, &self.objects(&ids)) {
             Ok(durable) => self.acknowledge(at, end, durable.incarnation == upload.incarnation),
-            Err(StoreError::Missing(missing)) => {
-                // Only what nobody promised to keep may be missing.
-                let durable = &self.model.sessions[&upload.session].durable;
-                if let Some(id) = missing.iter().find(|id| durable.contains(*id)) {
-                    return Err(format!("{id} was acknowledged and is missing"));
-                }
-                self.uploads[at].sent = upload.acknowledged;
-            }
+            // Whatever was received or reported present since the start is claimed, and stays.
+            Err(StoreError::Missing(missing)) => return Err(format!("claimed objects are missing: {missing:?}")),
             Err(error) => return Err(text(error)),
         }
         Ok(())
@@ -774,8 +853,133 @@ impl History {
         rebuild(&self.disk, seed, now_ns, self.pack_bytes_target)
             .map_err(|error| format!("rebuild: {}", text(error)))?;
         self.uploads.clear();
-        self.change(|model| model.sessions.clear());
+        self.change(|model| {
+            model.sessions.clear();
+            model.restores.clear();
+        });
         self.reopen(&Expected::exactly(&self.model))
+    }
+
+    fn begin_restore(&mut self) -> Outcome {
+        self.verb = "begin restore";
+        let usable: Vec<SnapshotId> = self
+            .model
+            .snapshots
+            .iter()
+            .filter(|(_, snapshot)| snapshot.deleted_until_ns.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        let Some(id) = self.rng.pick(&usable).copied() else { return Ok(()) };
+        let restore = self.store.begin_restore(&VAULT, &id).map_err(text)?;
+        let now_ns = self.now_ns();
+        self.change(|model| {
+            let root = model.snapshots[&id].tree.root.into();
+            model.restores.insert(restore, (root, now_ns));
+        });
+        Ok(())
+    }
+
+    fn end_restore(&mut self) -> Outcome {
+        self.verb = "end restore";
+        let running: Vec<_> = self.model.restores.keys().copied().collect();
+        let Some(restore) = self.rng.pick(&running).copied() else { return Ok(()) };
+        self.store.end_restore(&VAULT, &restore).map_err(text)?;
+        self.change(|model| {
+            model.restores.remove(&restore);
+        });
+        Ok(())
+    }
+
+    /// Some steps of collection, or all there are.
+    fn maintain(&mut self) -> Outcome {
+        self.verb = "maintain";
+        let now_ns = self.now_ns();
+        if self.rng.chance(30) {
+            Self::run_dry(&self.store, now_ns)?;
+        } else {
+            for _ in 0..1 + self.rng.below(3) {
+                self.store.maintain(&VAULT, now_ns).map_err(text)?;
+            }
+        }
+        self.settle_time()
+    }
+
+    /// What ended because time passed, and only that, has ended.
+    fn settle_time(&mut self) -> Outcome {
+        let now_ns = self.now_ns();
+        let listed: HashSet<SnapshotId> =
+            self.store.snapshots(&VAULT).map_err(text)?.iter().map(|info| info.snapshot).collect();
+        for (id, snapshot) in self.model.snapshots.iter().filter(|(id, _)| !listed.contains(*id)) {
+            let due = snapshot.deleted_until_ns.is_some_and(|until_ns| until_ns <= now_ns);
+            if !due || self.held(&[*id]) {
+                return Err(format!("snapshot {id} was removed before its time"));
+            }
+        }
+        let (idle, live): (Vec<Upload>, Vec<Upload>) = std::mem::take(&mut self.uploads)
+            .into_iter()
+            .partition(|upload| self.store.upload_session(&VAULT, &upload.session).is_err());
+        self.uploads = live;
+        if let Some(upload) = idle.iter().find(|upload| now_ns - upload.touched_ns < IDLE_NS) {
+            return Err(format!("upload session {} ended before its time", upload.session));
+        }
+        let ended: Vec<_> = self
+            .model
+            .restores
+            .iter()
+            .filter(|(restore, _)| self.store.touch_restore(&VAULT, restore).is_err())
+            .map(|(restore, (_, touched_ns))| (*restore, *touched_ns))
+            .collect();
+        if ended.iter().any(|(_, touched_ns)| now_ns - touched_ns < IDLE_NS) {
+            return Err("a restore ended before its time".into());
+        }
+        // A session may live whose agent never heard of it, because power went before the answer.
+        let gone: Vec<UploadSessionId> = self
+            .model
+            .sessions
+            .keys()
+            .filter(|session| self.store.upload_session(&VAULT, session).is_err())
+            .copied()
+            .collect();
+        self.expired.extend(&gone);
+        self.expired_restores.extend(ended.iter().map(|(restore, _)| *restore));
+        self.change(|model| {
+            model.snapshots.retain(|id, _| listed.contains(id));
+            model.sessions.retain(|id, _| !gone.contains(id));
+            model.restores.retain(|id, _| !ended.iter().any(|(restore, _)| restore == id));
+            for (_, touched_ns) in model.restores.values_mut() {
+                *touched_ns = now_ns;
+            }
+        });
+        Ok(())
+    }
+
+    /// Hours go by.
+    fn pass_time(&mut self) -> Outcome {
+        self.verb = "pass time";
+        let hours = if self.rng.chance(50) { 25 } else { 1 + self.rng.below(6) as i64 };
+        self.clock.0.fetch_add(hours * HOUR_NS, Ordering::Relaxed);
+        self.store.confirm_clock().map_err(text)?;
+        self.maintain()
+    }
+
+    fn scrub(&mut self) -> Outcome {
+        self.verb = "scrub";
+        let bytes = 1 + self.rng.below(8000) as u64;
+        self.store.scrub_step(&VAULT, self.now_ns(), bytes).map_err(text)?;
+        if self.store.damaged_objects(&VAULT).map_err(text)? != 0 {
+            return Err("scrub found damage on a sound disk".into());
+        }
+        Ok(())
+    }
+
+    fn audit(&mut self) -> Outcome {
+        self.verb = "audit";
+        let report = self.store.audit(&VAULT, AuditRepair::TooLow, || true).map_err(text)?;
+        let wrong = [report.too_low, report.too_high, report.missing, report.unreadable_nodes, report.miscounted];
+        if wrong != [0; 5] {
+            return Err(format!("the audit found drift: {report:?}"));
+        }
+        Ok(())
     }
 
     /// Sends again what is stored: nothing may come of it.

@@ -2,7 +2,7 @@
 //! between the last acknowledgement and the call that was under way.
 
 use crate::content::{Tree, Universe};
-use repo_format::id::{ObjectId, SnapshotId, UploadSessionId};
+use repo_format::id::{ObjectId, RestoreId, SnapshotId, UploadSessionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use store::SnapshotInfo;
@@ -27,11 +27,6 @@ impl Snapshot {
             && info.hold_until_ns == self.hold_until_ns
             && info.tags == self.tags
     }
-
-    fn same_state(&self, other: &Snapshot) -> bool {
-        (self.deleted_until_ns, self.hold_until_ns, &self.tags)
-            == (other.deleted_until_ns, other.hold_until_ns, &other.tags)
-    }
 }
 
 /// An upload session that was answered.
@@ -47,6 +42,8 @@ pub struct Session {
 #[derive(Clone, Default)]
 pub struct Model {
     pub snapshots: BTreeMap<SnapshotId, Snapshot>,
+    /// Restores under way: the root each holds, and its last request.
+    pub restores: BTreeMap<RestoreId, (ObjectId, i64)>,
     /// Live ones only.
     pub sessions: BTreeMap<UploadSessionId, Session>,
     /// Rises with every acknowledgement.
@@ -57,13 +54,6 @@ pub struct Model {
 pub struct Expected {
     pub before: Arc<Model>,
     pub after: Arc<Model>,
-}
-
-/// What the engine was found to be.
-pub struct Found {
-    pub snapshots: BTreeMap<SnapshotId, Snapshot>,
-    /// Objects that must be there and sound.
-    pub required: HashSet<ObjectId>,
 }
 
 impl Expected {
@@ -107,17 +97,56 @@ impl Expected {
             universe.reach(session.base_root, &mut required);
             universe.reach(session.durable.iter().copied(), &mut required);
         }
+        let restores = self.before.restores.iter().filter(|(id, _)| self.after.restores.contains_key(*id));
+        universe.reach(restores.map(|(_, (root, _))| *root), &mut required);
         required
     }
 
+    /// Who needs an object, for people.
+    pub fn needed_by(&self, universe: &Universe, id: &ObjectId) -> Vec<String> {
+        let reaches = |from: &[ObjectId]| {
+            let mut reached = HashSet::new();
+            universe.reach(from.iter().copied(), &mut reached);
+            reached.contains(id)
+        };
+        let mut needed = Vec::new();
+        for (snapshot, state) in self.before.snapshots.iter().chain(&self.after.snapshots) {
+            if reaches(&[state.tree.root.into()]) {
+                needed.push(format!("snapshot {snapshot}"));
+            }
+        }
+        for (session, state) in self.sessions() {
+            if state.durable.contains(id) {
+                needed.push(format!("upload session {session}, which was told that it is durable"));
+            } else if reaches(&state.durable.iter().copied().collect::<Vec<_>>()) {
+                needed.push(format!("upload session {session}, below a durable node"));
+            }
+            if state.base_root.is_some_and(|root| reaches(&[root])) {
+                needed.push(format!("upload session {session}, below its base"));
+            }
+        }
+        for (restore, (root, _)) in &self.before.restores {
+            if reaches(&[*root]) {
+                needed.push(format!("restore {restore}"));
+            }
+        }
+        needed
+    }
+
     /// The model that goes on from what was found after a crash.
-    pub fn settle(&self, found: BTreeMap<SnapshotId, Snapshot>, live: &HashSet<UploadSessionId>) -> Model {
+    pub fn settle(
+        &self,
+        found: BTreeMap<SnapshotId, Snapshot>,
+        live: &HashSet<UploadSessionId>,
+        restores: BTreeMap<RestoreId, (ObjectId, i64)>,
+    ) -> Model {
         let sessions = [&self.before, &self.after].into_iter().flat_map(|model| &model.sessions);
         let sessions = sessions.filter(|(id, _)| live.contains(id)).map(|(id, session)| {
             // What only the call under way would have acknowledged was not: the agent still has it.
-            (*id, self.before.sessions.get(id).unwrap_or(session).clone())
+            let begun = Session { base_root: session.base_root, ..Session::default() };
+            (*id, self.before.sessions.get(id).cloned().unwrap_or(begun))
         });
-        Model { sessions: sessions.collect(), snapshots: found, version: self.after.version + 1 }
+        Model { sessions: sessions.collect(), restores, snapshots: found, version: self.after.version + 1 }
     }
 
     /// Whether the call under way changes any snapshot; then both outcomes are right.
@@ -151,14 +180,5 @@ impl Model {
     pub fn deleted_logical_bytes(&self) -> u64 {
         let deleted = self.snapshots.values().filter(|snapshot| snapshot.deleted_until_ns.is_some());
         deleted.map(|snapshot| snapshot.tree.logical_bytes).sum()
-    }
-
-    /// Whether two models say the same of snapshots, for tests of the model itself.
-    pub fn same_snapshots(&self, other: &Model) -> bool {
-        self.snapshots.len() == other.snapshots.len()
-            && self
-                .snapshots
-                .iter()
-                .all(|(id, snapshot)| other.snapshots.get(id).is_some_and(|other| snapshot.same_state(other)))
     }
 }
