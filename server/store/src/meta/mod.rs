@@ -28,7 +28,7 @@ pub enum Table {
     Session,
     /// One row: exact byte counts, journal position.
     Ledger,
-    /// Object id -> the damaged frame; pack id -> what of the pack itself is damaged.
+    /// Object id -> its damaged frame.
     Damage,
 }
 

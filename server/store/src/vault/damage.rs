@@ -14,7 +14,7 @@ use repo_format::FormatError;
 use repo_format::id::{ObjectId, PackId};
 use repo_format::journal::RecordKind;
 use repo_format::record::{DAMAGE_OBJECTS_MAX, DamageRecord, DamagedFrame};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -182,40 +182,37 @@ impl Vault {
     pub(crate) fn damaged_objects(&self) -> Result<Vec<(ObjectId, DamageRow)>, StoreError> {
         let mut objects = Vec::new();
         self.each_row(Table::Damage, &[], |key, value| {
-            if key.len() == ObjectId::LEN {
-                objects.push((ObjectId::from_slice(&key)?, DamageRow::decode(&value)?));
-            }
+            objects.push((ObjectId::from_slice(&key)?, DamageRow::decode(&value)?));
             Ok(())
         })?;
         Ok(objects)
     }
 
     /// Packs whose own structure (header, trailer) is damaged: their frames want to be copied into a sound one.
-    pub(crate) fn packs_to_rewrite(&self) -> Result<BTreeMap<PackId, DamageRow>, StoreError> {
-        let mut packs = BTreeMap::new();
-        self.each_row(Table::Damage, &[], |key, value| {
-            if key.len() == pack_key(&PackId { epoch: 0, sequence: 0 }).len() {
-                packs.insert(pack_of_key(&key)?, DamageRow::decode(&value)?);
+    pub(crate) fn packs_to_rewrite(&self) -> Result<Vec<PackId>, StoreError> {
+        let mut packs = Vec::new();
+        self.each_row(Table::Pack, &[], |key, value| {
+            if PackRow::decode(&value)?.rewrite {
+                packs.push(pack_of_key(&key)?);
             }
             Ok(())
         })?;
         Ok(packs)
     }
 
-    /// Marks a pack for rewriting, unless its row is gone.
+    /// Marks a pack for rewriting, unless its row is gone, and wakes the compactor.
     pub(crate) fn mark_pack(&self, pack: &PackId) -> Result<(), StoreError> {
         let state = self.state.lock();
         let Some(row) = self.meta().get(&self.id, Table::Pack, &pack_key(pack))? else { return Ok(()) };
-        if self.meta().get(&self.id, Table::Damage, &pack_key(pack))?.is_some() {
+        let row = PackRow::decode(&row)?;
+        if row.rewrite {
             return Ok(());
         }
-        let frame_len = u32::try_from(PackRow::decode(&row)?.durable_len).unwrap_or(u32::MAX);
-        let place = Place { pack: *pack, offset: 0, frame_len };
-        let mark = DamageRow { place, found_ns: self.now_ns() };
         let mut batch = Batch::default();
-        batch.put(Table::Damage, pack_key(pack), mark.encode());
+        batch.put(Table::Pack, pack_key(pack), PackRow { rewrite: true, ..row }.encode());
         self.meta().write(&self.id, batch)?;
         drop(state);
+        self.upkeep.plan_wanted.store(true, Ordering::Release);
         tracing::error!(vault = %self.id, %pack, "a pack's header or trailer is damaged; its objects will be copied into another pack");
         Ok(())
     }

@@ -11,6 +11,7 @@
 //! | `failure` | the index fails, is lost or damaged; the keyring is old or gone |
 //! | `deletion` | a deleted vault leaves nothing, wherever its deletion was interrupted |
 //! | `faults` | one failing file operation after another |
+//! | `flips` | bit flips and truncations everywhere |
 //! | `history` | random histories against a model |
 //! | `races` | many uploads at once into one vault |
 //! | `quota` | what limits refuse, reserve and give back |
@@ -24,6 +25,7 @@ mod collect;
 mod deletion;
 mod failure;
 mod faults;
+mod flips;
 mod history;
 mod quota;
 mod races;

@@ -4,10 +4,10 @@ use super::{Place, open, put_pack, take_pack, take_u32, versioned};
 use repo_format::FormatError;
 use repo_format::codec::{put_varint, put_varint_signed};
 
-/// Row of an object whose frame does not verify, or of a pack whose own structure does not.
+/// Row of an object whose frame does not verify.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct DamageRow {
-    /// Of the frame; for a pack, of the whole file.
+    /// Of the frame.
     pub(crate) place: Place,
     /// When it was found, nanoseconds since 1970.
     pub(crate) found_ns: i64,

@@ -99,7 +99,7 @@ impl Vault {
         let marks = self.damaged_objects()?;
         let mut report = DamageReport {
             objects_total: marks.len() as u64,
-            packs: self.packs_to_rewrite()?.into_keys().collect(),
+            packs: self.packs_to_rewrite()?,
             truncated: marks.len() > REPORT_OBJECTS_MAX,
             ..DamageReport::default()
         };
