@@ -142,9 +142,9 @@ fn a_deletion_goes_on_after_kills() {
             .spawn()
             .unwrap();
         // From the decision on, a little later every round.
-        let intents = data.join("store/deletions");
+        let intent = data.join("store/deletions").join(&user.vault);
         let started = Instant::now();
-        let is_decided = || fs::read_dir(&intents).is_ok_and(|mut found| found.next().is_some());
+        let is_decided = || intent.exists();
         while !is_decided() && started.elapsed() < Duration::from_secs(20) && deleting.try_wait().unwrap().is_none() {}
         std::thread::sleep(Duration::from_millis(8 * round));
         scene.kill_server().unwrap();

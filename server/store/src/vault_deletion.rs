@@ -55,8 +55,14 @@ impl Deletions {
         let folder = directory.join(FOLDER);
         let mut known = BTreeMap::new();
         for name in world.vfs.list(&folder).at(&folder)? {
-            let Ok(vault) = name.parse::<VaultId>() else { continue };
             let path = folder.join(&name);
+            let Ok(vault) = name.parse::<VaultId>() else {
+                // Begun and not decided.
+                if name.ends_with(".new") {
+                    world.vfs.remove_file(&path).at(&path)?;
+                }
+                continue;
+            };
             let intent = world.vfs.read(&path, DELETION_BYTES as u64).at(&path);
             match intent.and_then(|bytes| DeletionIntent::decode(&bytes).at(&path)) {
                 Ok(intent) if intent.vault == vault => drop(known.insert(vault, Deletion::Pending(intent))),
