@@ -129,6 +129,11 @@ impl Client {
         Client { stop, ..self.clone() }
     }
 
+    /// The same with other patience.
+    pub fn with_patience(&self, patience: Patience) -> Self {
+        Client { patience, ..self.clone() }
+    }
+
     /// About the server.
     pub fn info(&self) -> Result<Info, ClientError> {
         self.get("/info")

@@ -100,6 +100,10 @@ pub fn forget_by_rule(
         }
     }
     for item in plan.items.iter().filter(|item| item.action == Action::Expire) {
+        if fate == Fate::DryRun {
+            result.would_go += 1;
+            continue;
+        }
         // What was committed between the list and the plan is nobody's candidate.
         if let Some(snapshot) = candidates.iter().find(|snapshot| snapshot.id == item.snapshot) {
             carry_out(connection, snapshot, fate, report, &mut result)?;

@@ -1,5 +1,6 @@
 //! Settings: arguments, then environment, then a file, then defaults. The only reader of configuration.
 
+use crate::jobs::JobSettings;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -13,6 +14,10 @@ pub const MASTER_KEY_VARIABLE: &str = "HOLDFAST_MASTER_KEY";
 pub const DEFAULT_PORT: u16 = 8440;
 const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9440);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
+const DEFAULT_RETENTION_SECONDS: u64 = 3600;
+const DEFAULT_SCRUB_DAYS: u64 = 30;
+const SCRUB_DAYS_MAX: u64 = 3650;
+const DEFAULT_SCRUB_BYTES_PER_SECOND: u64 = 32 << 20;
 const ROOT_DATA: &str = "/var/lib/holdfast";
 const OWN_DATA: &str = "holdfast-data";
 
@@ -108,6 +113,15 @@ pub struct ServeArguments {
     /// Bytes of memory for decoded chunks and the index [default: 128 MiB].
     #[arg(long, env = "HOLDFAST_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<u64>,
+    /// Seconds between two runs of retention [default: 3600].
+    #[arg(long, env = "HOLDFAST_RETENTION_SECONDS", value_name = "SECONDS")]
+    pub retention_seconds: Option<u64>,
+    /// Days within which everything stored is verified once; 0 turns verification off [default: 30].
+    #[arg(long, env = "HOLDFAST_SCRUB_DAYS", value_name = "DAYS")]
+    pub scrub_days: Option<u64>,
+    /// Bytes verified per second at most [default: 32 MiB].
+    #[arg(long, env = "HOLDFAST_SCRUB_BYTES_PER_SECOND", value_name = "BYTES")]
+    pub scrub_bytes_per_second: Option<u64>,
     /// Seconds that running uploads get to finish after a request to stop [default: 60].
     #[arg(long, env = "HOLDFAST_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
@@ -131,6 +145,9 @@ struct FileSettings {
     private_key: Option<PathBuf>,
     disk_reserve_bytes: Option<u64>,
     cache_bytes: Option<u64>,
+    retention_seconds: Option<u64>,
+    scrub_days: Option<u64>,
+    scrub_bytes_per_second: Option<u64>,
     drain_seconds: Option<u64>,
 }
 
@@ -191,6 +208,8 @@ pub struct Settings {
     pub disk_reserve_bytes: Option<u64>,
     /// Bytes of cache; `None` = the store's default.
     pub cache_bytes: Option<u64>,
+    /// When and how fast background jobs work.
+    pub jobs: JobSettings,
     /// What running uploads get at a stop.
     pub drain: Duration,
 }
@@ -268,6 +287,9 @@ impl Settings {
             private_key,
             disk_reserve_bytes,
             cache_bytes,
+            retention_seconds,
+            scrub_days,
+            scrub_bytes_per_second,
             drain_seconds,
         } = file;
         let common = common_settings(common, data, index_dir, master_key_file, master_key_command, log_format, log);
@@ -285,6 +307,27 @@ impl Settings {
         if public_url.as_ref().is_some_and(|url| !url.starts_with("https://") || url.len() <= "https://".len()) {
             return Err(ConfigError::Value { setting: "public_url", rule: "must begin with https:// and name a host" });
         }
+        let retention_seconds = serve.retention_seconds.or(retention_seconds).unwrap_or(DEFAULT_RETENTION_SECONDS);
+        if retention_seconds == 0 {
+            return Err(ConfigError::Value { setting: "retention_seconds", rule: "must be at least 1" });
+        }
+        let scrub_days = serve.scrub_days.or(scrub_days).unwrap_or(DEFAULT_SCRUB_DAYS);
+        if scrub_days > SCRUB_DAYS_MAX {
+            return Err(ConfigError::Value { setting: "scrub_days", rule: "must be between 0 and 3650" });
+        }
+        let scrub_bytes_per_second =
+            serve.scrub_bytes_per_second.or(scrub_bytes_per_second).unwrap_or(DEFAULT_SCRUB_BYTES_PER_SECOND);
+        if scrub_bytes_per_second == 0 {
+            return Err(ConfigError::Value {
+                setting: "scrub_bytes_per_second",
+                rule: "must be at least 1 (scrub_days = 0 turns verification off)",
+            });
+        }
+        let jobs = JobSettings {
+            retention_every: Duration::from_secs(retention_seconds),
+            scrub_cycle: Duration::from_secs(scrub_days * 24 * 3600),
+            scrub_bytes_per_second,
+        };
         let drain_seconds = serve.drain_seconds.or(drain_seconds);
         Ok(Settings {
             common,
@@ -294,6 +337,7 @@ impl Settings {
             certificate,
             disk_reserve_bytes: serve.disk_reserve_bytes.or(disk_reserve_bytes),
             cache_bytes: serve.cache_bytes.or(cache_bytes),
+            jobs,
             drain: drain_seconds.map_or(DEFAULT_DRAIN, Duration::from_secs),
         })
     }

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod data_folder;
 pub mod http;
+pub mod jobs;
 pub mod limits;
 pub mod listener;
 pub mod local;

@@ -124,6 +124,18 @@ impl LocalServer {
         self.succeed(Method::POST, path, Bytes::new()).await.map(|_| ())
     }
 
+    /// As [`LocalServer::post`], for work that takes its time.
+    pub async fn post_and_wait<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, LocalError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        let bytes = self.succeed_within(timeout, Method::POST, path, body.into()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(error))
+    }
+
     /// `PUT` of a JSON body.
     pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, LocalError> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;

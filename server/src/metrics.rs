@@ -39,6 +39,15 @@ pub struct Metrics {
     quotas: QuotaMetrics,
     vault_states: IntGaugeVec,
     index_reopened: IntGauge,
+    damaged_objects: IntGauge,
+    clock_jumped: IntGauge,
+    job_pending: IntGaugeVec,
+    job_failures: IntCounterVec,
+    job_done_seconds: IntGaugeVec,
+    collected: IntCounterVec,
+    scrubbed_bytes: IntCounter,
+    scrub_damage: IntCounter,
+    audit_differences: IntCounterVec,
 }
 
 /// What the vaults hold together, for the gauges.
@@ -52,10 +61,18 @@ pub struct Totals {
     pub physical_bytes: u64,
     /// Sum of file sizes over all snapshots.
     pub logical_bytes: u64,
-    /// Bytes of objects nothing refers to yet.
+    /// Sum of file sizes over deleted snapshots that can be brought back.
+    pub deleted_logical_bytes: u64,
+    /// Bytes of objects nothing refers to: being reclaimed.
     pub pending_bytes: u64,
-    /// Snapshots.
+    /// Bytes in packs of what is gone: compaction frees them.
+    pub dead_bytes: u64,
+    /// Snapshots, deleted ones included.
     pub snapshots: u64,
+    /// Objects found damaged and not yet healed.
+    pub damaged_objects: u64,
+    /// The clock that retention goes by is not believed.
+    pub has_clock_jumped: bool,
 }
 
 fn gauge(value: u64) -> i64 {
@@ -120,7 +137,12 @@ impl Metrics {
             upload_sessions: single("holdfast_upload_sessions", "Upload sessions with a request in the last minutes")?,
             vaults: single("holdfast_vaults", "Vaults")?,
             objects: single("holdfast_objects", "Objects stored, all vaults")?,
-            bytes: gauges("holdfast_bytes", "Bytes of all vaults: physical, logical, pending", &["kind"])?,
+            bytes: gauges(
+                "holdfast_bytes",
+                "Bytes of all vaults: logical (deleted_logical of them held after deletion), physical (pending of them \
+                 being reclaimed), dead (in packs, freed by compaction)",
+                &["kind"],
+            )?,
             snapshots: single("holdfast_snapshots", "Snapshots, all vaults")?,
             master_key_unconfirmed: single(
                 "holdfast_master_key_unconfirmed",
@@ -135,6 +157,31 @@ impl Metrics {
                 &["state"],
             )?,
             index_reopened: single("holdfast_index_reopened", "Times the index failed and was opened again")?,
+            damaged_objects: single("holdfast_damaged_objects", "Objects found damaged and not yet healed")?,
+            clock_jumped: single(
+                "holdfast_clock_jumped",
+                "1 while the server's clock is not believed and nothing expires",
+            )?,
+            job_pending: gauges("holdfast_job_pending_vaults", "Vaults that wait for a background job", &["job"])?,
+            job_failures: counters("holdfast_job_failures_total", "Steps of background jobs that failed", &["job"])?,
+            job_done_seconds: gauges(
+                "holdfast_job_done_seconds",
+                "When a background job last had nothing left to do, seconds since 1970",
+                &["job"],
+            )?,
+            collected: counters(
+                "holdfast_collected_total",
+                "What background jobs removed or moved: expired_snapshots, purged_snapshots, objects, object_bytes, \
+                 packs, pack_bytes, copied_bytes, upload_sessions",
+                &["what"],
+            )?,
+            scrubbed_bytes: counter("holdfast_scrubbed_bytes_total", "Bytes verified by the scrub")?,
+            audit_differences: counters(
+                "holdfast_audit_differences_total",
+                "Differences that audits found: too_low, too_high, missing, miscounted",
+                &["what"],
+            )?,
+            scrub_damage: counter("holdfast_scrub_damage_total", "Objects and packs the scrub found damaged")?,
             registry,
         })
     }
@@ -204,7 +251,11 @@ impl Metrics {
         self.bytes.with_label_values(&["physical"]).set(gauge(totals.physical_bytes));
         self.bytes.with_label_values(&["logical"]).set(gauge(totals.logical_bytes));
         self.bytes.with_label_values(&["pending"]).set(gauge(totals.pending_bytes));
+        self.bytes.with_label_values(&["deleted_logical"]).set(gauge(totals.deleted_logical_bytes));
+        self.bytes.with_label_values(&["dead"]).set(gauge(totals.dead_bytes));
         self.snapshots.set(gauge(totals.snapshots));
+        self.damaged_objects.set(gauge(totals.damaged_objects));
+        self.clock_jumped.set(i64::from(totals.has_clock_jumped));
         self.upload_sessions.set(gauge(upload_sessions));
         self.master_key_unconfirmed.set(i64::from(unconfirmed));
         self.draining.set(i64::from(draining));
@@ -223,6 +274,59 @@ impl Metrics {
             self.vault_states.with_label_values(&[state]).set(gauge(count));
         }
         self.index_reopened.set(gauge(index_reopened));
+    }
+
+    /// How many vaults wait for a job.
+    pub fn job_pending(&self, job: &'static str, vaults: u64) {
+        self.job_pending.with_label_values(&[job]).set(gauge(vaults));
+    }
+
+    /// A step of a job failed.
+    pub fn job_failed(&self, job: &'static str) {
+        self.job_failures.with_label_values(&[job]).inc();
+    }
+
+    /// A job has nothing left to do, at `now_seconds` since 1970.
+    pub fn job_idle(&self, job: &'static str, now_seconds: i64) {
+        self.job_done_seconds.with_label_values(&[job]).set(now_seconds);
+    }
+
+    fn collected(&self, what: &str, count: u64) {
+        self.collected.with_label_values(&[what]).inc_by(count);
+    }
+
+    /// A step of garbage collection.
+    pub fn maintained(&self, done: &store::Maintained) {
+        self.collected("purged_snapshots", done.purged_snapshots);
+        self.collected("objects", done.reaped_objects);
+        self.collected("object_bytes", done.reaped_bytes);
+        self.collected("packs", done.dropped_packs);
+        self.collected("pack_bytes", done.dropped_bytes);
+        self.collected("copied_bytes", done.copied_bytes);
+        self.collected("upload_sessions", done.expired_uploads);
+    }
+
+    /// Snapshots expired by retention.
+    pub fn expired(&self, snapshots: u64) {
+        self.collected("expired_snapshots", snapshots);
+    }
+
+    /// A step of the scrub.
+    pub fn scrubbed(&self, step: &store::ScrubStep) {
+        self.scrubbed_bytes.inc_by(step.bytes);
+        self.scrub_damage.inc_by(step.objects_damaged + step.packs_damaged + step.packs_missing);
+    }
+
+    /// An audit that ended.
+    pub fn audited(&self, report: &store::AuditReport) {
+        for (what, count) in [
+            ("too_low", report.too_low),
+            ("too_high", report.too_high),
+            ("missing", report.missing),
+            ("miscounted", report.miscounted),
+        ] {
+            self.audit_differences.with_label_values(&[what]).inc_by(count);
+        }
     }
 
     /// Everything in the text format.

@@ -8,6 +8,7 @@ use crate::clock::{self, Clock};
 use crate::config::{CommonSettings, Settings};
 use crate::data_folder::{DataFolder, DataFolderError, DataFolderLock, write_private};
 use crate::http::{HttpState, metrics_router, router};
+use crate::jobs::Jobs;
 use crate::listener::{self, Door};
 use crate::master_key::{self, MasterKeyError};
 use crate::metrics::Metrics;
@@ -266,6 +267,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     let started = Started { app: app.clone(), store, control, folder, _lock: lock };
 
     let metrics = Metrics::new().map_err(|error| RunError::Process(error.to_string()))?;
+    let jobs_metrics = metrics.clone();
     let state = HttpState::new(app.clone(), metrics.clone());
     let public = router(state.clone()).map_err(|error| RunError::Process(error.to_string()))?;
     let (stop, stopped) = watch::channel(false);
@@ -294,13 +296,19 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     }
     tracing::info!(address = %door.address, "serving");
 
+    let (stop_jobs, jobs_stopped) = watch::channel(false);
+    let jobs = Jobs::start(app.clone(), jobs_metrics, settings.jobs, jobs_stopped);
+
     let lost = tokio::select! {
         () = signals.next() => None,
         reason = watch_store(app.clone(), started.store.clone()) => Some(reason),
     };
+    // Jobs end at their next step while uploads finish.
+    let _ = stop_jobs.send(true);
     if lost.is_none() {
         drain(&app, settings.drain, &mut signals).await;
     }
+    jobs.finish().await;
     folder.clear_run();
     // Nobody listens only when all doors are closed already.
     let _ = stop.send(true);

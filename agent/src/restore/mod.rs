@@ -1,6 +1,7 @@
 //! Bringing a snapshot, or part of one, back as files.
 
 pub mod fetch;
+pub mod hold;
 pub mod selection;
 
 use crate::connection::{Connection, root_of};
@@ -11,6 +12,7 @@ use crate::report::{Report, human_bytes, printable};
 use crate::stop::Stop;
 use api::browse::Snapshot;
 use fetch::{Planner, Restore, Written};
+use hold::HeldSnapshot;
 use repo_format::entry::{Element, Entry, EntryKind, PathKey};
 use repo_format::filelist::ContentCursor;
 use selection::{Selected, Selection};
@@ -86,6 +88,7 @@ pub fn restore(
     let nodes = connection.nodes();
     let root = root_of(snapshot)?;
     let mut result = RestoreResult { snapshot: snapshot.id.clone(), ..RestoreResult::default() };
+    let _held = HeldSnapshot::begin(connection, snapshot, report)?;
     check_paths(&nodes, snapshot, &request.paths)?;
     if request.dry_run {
         result.event = "would_restore";

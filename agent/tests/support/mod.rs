@@ -13,6 +13,7 @@ use agent::transport::{Method, Request, Response, ResponseBody, Transport, Trans
 use api::browse::{Snapshot, Snapshots};
 use api::objects::{BodyDecoder, CODEC_ABSENT, CODEC_DAMAGED, Record, put_end, put_head};
 use api::problem::{Code, Problem};
+use api::states::RestoreHold;
 use api::upload::{BeginUpload, Commit, Durable, Flush, Received, UploadSession};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -255,6 +256,10 @@ impl FakeServer {
                     return problem(404, Code::NotFound, Vec::new());
                 }
                 self.upload(&mut state, id, call, &request.body)
+            }
+            (Method::Post, ["vaults", VAULT, "restores"]) => json(&RestoreHold { id: "01".into() }),
+            (Method::Delete, ["vaults", VAULT, "restores", _]) => {
+                Answer { status: 204, body: Bytes::new(), incarnation: None }
             }
             (Method::Post, ["vaults", VAULT, "objects"]) => self.read(&mut state, &request.body),
             _ => problem(404, Code::NotFound, Vec::new()),

@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod browse;
+pub mod care;
 pub mod deletion;
 pub mod objects;
 pub mod problem;

@@ -66,15 +66,15 @@ pub struct VaultStatus {
 /// How far a cycle of verification has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScrubStatus {
-    /// Packs verified in this cycle.
+    /// Packs verified in the last 30 days.
     pub packs_verified: u64,
     /// Packs there are.
     pub packs: u64,
-    /// Bytes verified in this cycle.
+    /// Bytes verified in the last 30 days.
     pub bytes_verified: u64,
     /// Bytes there are.
     pub bytes: u64,
-    /// When the pack that waits longest was verified or written, nanoseconds since 1970.
+    /// When the pack was verified that was verified longest ago, nanoseconds since 1970; absent while one never was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub oldest_verified_ns: Option<i64>,
 }

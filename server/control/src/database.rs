@@ -16,6 +16,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "accounts", include_str!("../migrations/0001_accounts.sql")),
     (2, "states", include_str!("../migrations/0002_states.sql")),
     (3, "quotas", include_str!("../migrations/0003_quotas.sql")),
+    (4, "audits", include_str!("../migrations/0004_audits.sql")),
 ];
 
 /// The accounts database.

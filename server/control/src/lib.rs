@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod audit;
 mod database;
 mod deletion;
 mod error;

@@ -114,3 +114,16 @@ async fn tokens_of_the_first_release_keep_their_rights() {
     assert_eq!((tokens[1].expires_ns, tokens[1].revoked_ns, tokens[1].used_ns), (Some(9), Some(8), Some(7)));
     assert_eq!(control.undelete_days(&vault).await.unwrap(), UNDELETE_DAYS_DEFAULT);
 }
+
+#[tokio::test]
+async fn vaults_are_audited_in_turn() {
+    let (_folder, control) = with_vault().await;
+    control.create_user(&UserName::parse("bert").unwrap(), vault(2), 5).await.unwrap();
+    assert_eq!(control.next_audit(0, &[]).await.unwrap(), None);
+    assert_eq!(control.next_audit(9, &[]).await.unwrap(), Some(vault(1)));
+    assert_eq!(control.next_audit(9, &[vault(1)]).await.unwrap(), Some(vault(2)));
+    control.note_audit(&vault(1), 8).await.unwrap();
+    assert_eq!(control.next_audit(8, &[]).await.unwrap(), Some(vault(2)));
+    control.note_audit(&vault(2), 8).await.unwrap();
+    assert_eq!(control.next_audit(8, &[]).await.unwrap(), None);
+}

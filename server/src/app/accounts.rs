@@ -35,8 +35,14 @@ pub struct VaultUsage {
     pub physical_bytes: u64,
     /// Sum of file sizes over all snapshots.
     pub logical_bytes: u64,
-    /// Bytes of objects nothing refers to yet.
+    /// The part of `logical_bytes` in deleted snapshots that can be brought back.
+    pub deleted_logical_bytes: u64,
+    /// Bytes of objects nothing refers to.
     pub pending_bytes: u64,
+    /// Bytes in packs of what is gone.
+    pub dead_bytes: u64,
+    /// Objects found damaged and not yet healed.
+    pub damaged_objects: u64,
     /// Objects stored.
     pub objects: u64,
     /// Snapshots.

@@ -86,11 +86,17 @@ impl App {
     }
 
     pub(crate) async fn vault_usage(&self, vault: VaultId) -> Result<VaultUsage, AppError> {
-        let ledger = on_store(&self.store, move |store| store.usage(&vault)).await?;
+        let read = move |store: &Store| {
+            Ok((store.usage(&vault)?, store.space(&vault)?.dead_bytes, store.damaged_objects(&vault)?))
+        };
+        let (ledger, dead_bytes, damaged_objects) = on_store(&self.store, read).await?;
         Ok(VaultUsage {
             physical_bytes: ledger.physical_bytes,
             logical_bytes: ledger.logical_bytes,
+            deleted_logical_bytes: ledger.deleted_logical_bytes,
             pending_bytes: ledger.pending_bytes,
+            dead_bytes,
+            damaged_objects,
             objects: ledger.chunks + ledger.nodes,
             snapshots: ledger.snapshots,
         })
@@ -140,12 +146,17 @@ impl App {
                     totals.objects += usage.objects;
                     totals.physical_bytes += usage.physical_bytes;
                     totals.logical_bytes += usage.logical_bytes;
+                    totals.deleted_logical_bytes += usage.deleted_logical_bytes;
                     totals.pending_bytes += usage.pending_bytes;
+                    totals.dead_bytes += usage.dead_bytes;
+                    totals.damaged_objects += usage.damaged_objects;
                     totals.snapshots += usage.snapshots;
                 }
                 Err(error) => tracing::warn!(vault = %vault.id, %error, "a vault cannot be counted"),
             }
         }
+        let jumped = on_store(&self.store, |store| Ok(matches!(store.now_ns(), Err(StoreError::ClockJumped { .. }))));
+        totals.has_clock_jumped = jumped.await?;
         *taken = Some((Instant::now(), totals));
         Ok(totals)
     }

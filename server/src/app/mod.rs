@@ -4,9 +4,11 @@
 pub mod accounts;
 pub mod auth;
 pub mod browse;
+pub mod care;
 pub mod deletion;
 mod engine;
 mod error;
+mod housekeeping;
 mod master_key;
 pub mod quota;
 pub mod restore;

@@ -6,7 +6,7 @@ use crate::limits::{ANSWER_IDLE_TIMEOUT, ANSWER_PIECE_BYTES, ANSWER_PIECES_MAX};
 use bytes::Bytes;
 use repo_format::entry::{Content, Element};
 use repo_format::filelist::ContentCursor;
-use repo_format::id::ObjectId;
+use repo_format::id::{ObjectId, RestoreId, SnapshotId};
 use store::{Delivered, StoreError, VaultReader};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -59,6 +59,26 @@ impl App {
     pub fn read_objects(&self, grant: Grant, ids: Vec<ObjectId>) -> Pieces<Delivered> {
         let (store, vault) = (self.store.clone(), grant.vault());
         produce(move |outlet| store.read_objects(&vault, &ids, |delivered| outlet.send(Ok(delivered))))
+    }
+
+    /// Keeps everything in a snapshot until the restore ends, whatever is deleted meanwhile.
+    pub async fn begin_restore(&self, grant: Grant, snapshot: SnapshotId) -> Result<RestoreId, AppError> {
+        let vault = grant.vault();
+        on_store(&self.store, move |store| store.begin_restore(&vault, &snapshot)).await
+    }
+
+    /// A restore goes on.
+    pub async fn touch_restore(&self, grant: Grant, restore: RestoreId) -> Result<(), AppError> {
+        let vault = grant.vault();
+        on_store(&self.store, move |store| store.touch_restore(&vault, &restore)).await
+    }
+
+    /// A restore is over; one that has ended already is no error.
+    pub async fn end_restore(&self, grant: Grant, restore: RestoreId) -> Result<(), AppError> {
+        let vault = grant.vault();
+        on_store(&self.store, move |store| store.end_restore(&vault, &restore)).await?;
+        self.housekeeping.notify_one();
+        Ok(())
     }
 
     /// A vault's id keys, for its agents.

@@ -164,6 +164,7 @@ impl App {
         let input = CommitInput { root, summary_json };
         let snapshot = on_store(&self.store, move |store| store.commit(&vault, &session, &input)).await?;
         self.uploads.ended(vault, session);
+        self.housekeeping.notify_one();
         tracing::info!(%vault, snapshot = %snapshot.snapshot, logical_bytes = snapshot.logical_bytes, "snapshot committed");
         Ok(snapshot)
     }
@@ -173,6 +174,7 @@ impl App {
         let vault = grant.vault();
         on_store(&self.store, move |store| store.abort_upload(&vault, &session)).await?;
         self.uploads.ended(vault, session);
+        self.housekeeping.notify_one();
         Ok(())
     }
 

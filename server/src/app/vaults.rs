@@ -3,7 +3,11 @@
 use crate::app::engine::on_store;
 use crate::app::{App, AppError, Grant, OperatorGrant};
 use control::Vault;
-use store::{Ledger, Store, StoreError};
+use repo_format::id::VaultId;
+use store::{Ledger, ScrubProgress, Store, StoreError, VaultState};
+
+/// Progress of verification is shown over the last so many nanoseconds: 30 days.
+const SCRUB_SHOWN_NS: i64 = 30 * 24 * 3600 * 1_000_000_000;
 
 /// How a vault does.
 #[derive(Clone, Debug)]
@@ -13,7 +17,7 @@ pub struct VaultStatus {
     /// For how many days deleted snapshots can be brought back.
     pub undelete_days: u32,
     /// What can be done with it.
-    pub state: store::VaultState,
+    pub state: VaultState,
     /// What the store says; or why it says nothing.
     pub stored: Result<StoredStatus, String>,
 }
@@ -27,6 +31,12 @@ pub struct StoredStatus {
     pub deleted_snapshots: u64,
     /// Snapshots under a hold that has not ended.
     pub held_snapshots: u64,
+    /// Bytes in packs of what is gone.
+    pub dead_bytes: u64,
+    /// Objects found damaged and not yet healed.
+    pub damaged_objects: u64,
+    /// How far this cycle of verification has come.
+    pub scrub: ScrubProgress,
 }
 
 /// What the server takes for now.
@@ -38,8 +48,14 @@ pub struct ClockStatus {
     pub jumped_from_ns: Option<i64>,
 }
 
-fn status(store: &Store, vault: &repo_format::id::VaultId, now_ns: i64) -> Result<StoredStatus, StoreError> {
-    let mut status = StoredStatus { ledger: store.usage(vault)?, ..StoredStatus::default() };
+fn status(store: &Store, vault: &VaultId, now_ns: i64) -> Result<StoredStatus, StoreError> {
+    let mut status = StoredStatus {
+        ledger: store.usage(vault)?,
+        dead_bytes: store.space(vault)?.dead_bytes,
+        damaged_objects: store.damaged_objects(vault)?,
+        scrub: store.scrub_progress(vault, now_ns.saturating_sub(SCRUB_SHOWN_NS))?,
+        ..StoredStatus::default()
+    };
     for snapshot in store.snapshots(vault)? {
         status.deleted_snapshots += u64::from(snapshot.deleted.is_some());
         status.held_snapshots += u64::from(snapshot.hold_until_ns.is_some_and(|until_ns| until_ns > now_ns));
@@ -59,6 +75,7 @@ impl App {
             Err(AppError::VaultUnavailable(reason)) => Err(reason),
             Err(error) => return Err(error),
         };
+        // Asked behind the attempt to open it, which finds out what is wrong.
         let state = self.vault_state(id).await?;
         Ok(VaultStatus { vault, undelete_days, state, stored })
     }

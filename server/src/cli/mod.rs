@@ -1,6 +1,7 @@
 //! The command line: which commands there are, and where each is carried out.
 
 mod accounts;
+mod care;
 mod deletion;
 mod master_key;
 mod quota;

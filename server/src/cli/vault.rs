@@ -2,7 +2,7 @@
 
 use crate::cli::accounts::{Output, find, print_json};
 use crate::cli::deletion::{DeleteVault, delete_vault};
-use crate::cli::{CommandError, table};
+use crate::cli::{CommandError, care, table};
 use crate::clock::utc;
 use crate::config::CommonSettings;
 use crate::local::LocalServer;
@@ -39,6 +39,12 @@ pub(crate) enum VaultCommand {
     Retention(RetentionArguments),
     /// Set for how many days deleted snapshots can be brought back.
     UndeleteDays(UndeleteDays),
+    /// Show what is damaged, by snapshot and file. The next backup of those files heals it.
+    Damage(OneVault),
+    /// Verify everything stored in a vault now, instead of waiting for its turn.
+    Scrub(OneVault),
+    /// Count all references again and compare; counts that could cost data are corrected.
+    Audit(care::Audit),
     /// Delete a vault for good: its key, its snapshots, its tokens. Prints a receipt.
     Delete(DeleteVault),
 }
@@ -251,7 +257,7 @@ async fn snapshot_paths(
     Ok(found)
 }
 
-fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
@@ -337,6 +343,9 @@ pub(crate) async fn vault(settings: &CommonSettings, command: VaultCommand) -> R
             let path = format!("/vaults/{}/undelete-days", vault_id(&server, &vault).await?);
             print_status(&server.put(&path, &SetUndeleteDays { days }).await?, output)
         }
+        VaultCommand::Damage(arguments) => care::damage(&server, arguments).await,
+        VaultCommand::Scrub(arguments) => care::scrub(&server, arguments).await,
+        VaultCommand::Audit(arguments) => care::audit(&server, arguments).await,
     }
 }
 
@@ -386,9 +395,9 @@ fn print_status(status: &VaultStatus, output: Output) -> Result<(), CommandError
     let scrub = match &status.scrub {
         None => "not begun".to_owned(),
         Some(scrub) => {
-            let oldest = scrub.oldest_verified_ns.map(|at| format!("; longest unverified since {}", utc(at)));
+            let oldest = scrub.oldest_verified_ns.map(|at| format!("; oldest verification {}", utc(at)));
             format!(
-                "{} of {} packs, {} of {} bytes in this cycle{}",
+                "{} of {} packs, {} of {} bytes in the last 30 days{}",
                 scrub.packs_verified,
                 scrub.packs,
                 scrub.bytes_verified,

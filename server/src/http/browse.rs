@@ -20,7 +20,7 @@ use repo_format::id::SnapshotId;
 use store::{SnapshotInfo, SoftDeleted};
 
 /// What stays as it is in a percent-encoded name: letters, digits and the unreserved marks.
-const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const NANOSECONDS: i128 = 1_000_000_000;
 
 pub(crate) fn snapshot(info: SnapshotInfo) -> Result<Snapshot, AppError> {

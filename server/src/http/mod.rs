@@ -3,6 +3,7 @@
 mod accounts;
 mod body;
 mod browse;
+mod care;
 mod deletion;
 mod envelope;
 mod extract;
@@ -13,6 +14,7 @@ mod openapi;
 mod problem;
 mod quota;
 mod range;
+mod restores;
 mod retention;
 mod states;
 mod upload;
@@ -84,11 +86,16 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(states::tags))
         .routes(routes!(browse::entries))
         .routes(routes!(browse::content))
+        .routes(routes!(restores::begin))
+        .routes(routes!(restores::touch, restores::end))
         .routes(routes!(retention::show, retention::set))
         .routes(routes!(retention::make_plan))
         .routes(routes!(retention::run))
         .routes(routes!(vault::show))
         .routes(routes!(vault::undelete_days))
+        .routes(routes!(care::damage))
+        .routes(routes!(care::scrub))
+        .routes(routes!(care::audit))
         .routes(routes!(vault::clock))
         .routes(routes!(vault::confirm_clock))
 }

@@ -5,7 +5,7 @@ use crate::app::vaults::{ClockStatus, VaultStatus};
 use crate::http::HttpState;
 use crate::http::extract::{Caller, JsonBody};
 use crate::http::problem::Refusal;
-use api::vault::{ClockStatus as ClockAnswer, SetUndeleteDays, VaultState, VaultStatus as StatusAnswer};
+use api::vault::{ClockStatus as ClockAnswer, ScrubStatus, SetUndeleteDays, VaultState, VaultStatus as StatusAnswer};
 use axum::Json;
 use axum::extract::{Path, State};
 
@@ -23,6 +23,13 @@ pub(crate) fn state_words(state: &store::VaultState) -> (VaultState, Option<Stri
 fn status(found: VaultStatus) -> StatusAnswer {
     let VaultStatus { vault, undelete_days, state, stored } = found;
     let (state, reason) = state_words(&state);
+    let scrub = stored.as_ref().ok().map(|stored| ScrubStatus {
+        packs_verified: stored.scrub.packs_verified,
+        packs: stored.scrub.packs,
+        bytes_verified: stored.scrub.bytes_verified,
+        bytes: stored.scrub.bytes,
+        oldest_verified_ns: stored.scrub.oldest_verified_ns,
+    });
     let (state, reason, stored) = match stored {
         Ok(stored) => (state, reason, stored),
         Err(refused) => (VaultState::Unavailable, reason.or(Some(refused)), Default::default()),
@@ -41,10 +48,10 @@ fn status(found: VaultStatus) -> StatusAnswer {
         deleted_logical_bytes: ledger.deleted_logical_bytes,
         physical_bytes: ledger.physical_bytes,
         pending_bytes: ledger.pending_bytes,
-        dead_bytes: 0,
+        dead_bytes: stored.dead_bytes,
         undelete_days,
-        damaged_objects: 0,
-        scrub: None,
+        damaged_objects: stored.damaged_objects,
+        scrub,
     }
 }
 

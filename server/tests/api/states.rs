@@ -4,9 +4,11 @@ use crate::harness::{Client, Server, Tree, VaultClient, ok, refused, token};
 use api::browse::{Deleted, Snapshot, Snapshots};
 use api::problem::Code;
 use api::retention::{Action, Retention, RetentionPlan, RetentionRun};
+use api::states::RestoreHold;
 use api::vault::{ClockStatus, VaultState, VaultStatus};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 const FAR_NS: i64 = 4_000_000_000_000_000_000;
 const FARTHER_NS: i64 = 5_000_000_000_000_000_000;
@@ -169,6 +171,55 @@ async fn purging_frees_at_once_unless_a_hold_forbids_it() {
     let status: VaultStatus = ok(owner.client.get(&owner.path("")).await).await;
     assert_eq!((status.snapshots, status.logical_bytes, status.state), (0, 0, VaultState::Ready));
     assert_eq!((status.name.as_str(), status.user.as_str()), ("default", "default/anna"));
+}
+
+#[tokio::test]
+async fn space_comes_back_once_nothing_reads_it() {
+    let server = Server::start();
+    let anna = server.user("anna");
+    let owner = anna.with_rights(&server, "purge");
+    let tree = Tree::build(&anna.keys().await, 6);
+    let snapshot = anna.backup(&tree).await;
+    let begin = json!({"snapshot": snapshot.id});
+    let hold: RestoreHold = ok(anna.client.post(&anna.path("/restores"), &begin).await).await;
+    let restore = anna.path(&format!("/restores/{}", hold.id));
+    forbidden(owner.client.post(&owner.path("/restores"), &begin).await, "`restore`").await;
+    assert_eq!(owner.client.call(&owner.snapshot_path(&snapshot, "/purge")).await.status(), StatusCode::NO_CONTENT);
+    refused(anna.client.post(&anna.path("/restores"), &begin).await, StatusCode::NOT_FOUND, Code::NotFound).await;
+
+    let status = async || -> VaultStatus { ok(owner.client.get(&owner.path("")).await).await };
+    let before = status().await;
+    assert!(before.physical_bytes > 0 && before.logical_bytes == 0, "{before:?}");
+    // Longer than the collector waits after a start, and for a sign of work.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(status().await.physical_bytes, before.physical_bytes, "a restore reads it");
+    assert_eq!(anna.client.put(&restore, &json!({})).await.status(), StatusCode::NO_CONTENT);
+    for _ in 0..2 {
+        assert_eq!(anna.client.delete(&restore).await.status(), StatusCode::NO_CONTENT);
+    }
+    refused(anna.client.put(&restore, &json!({})).await, StatusCode::NOT_FOUND, Code::NotFound).await;
+    let ended = Instant::now();
+    let after = loop {
+        let now = status().await;
+        if now.physical_bytes == 0 && now.pending_bytes == 0 && now.dead_bytes == 0 {
+            break now;
+        }
+        assert!(ended.elapsed() < Duration::from_secs(60), "{now:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!((after.snapshots, after.damaged_objects), (0, 0));
+    let packs = std::fs::read_dir(server.data().join("store/vaults").join(&anna.vault).join("packs")).unwrap();
+    assert_eq!(packs.count(), 0, "the files are gone as well");
+    let metrics = server.metrics().await;
+    for expected in [
+        "holdfast_collected_total{what=\"packs\"}",
+        "holdfast_bytes{kind=\"deleted_logical\"} 0",
+        "holdfast_clock_jumped 0",
+        "holdfast_job_pending_vaults{job=\"housekeeping\"} 0",
+    ] {
+        assert!(metrics.contains(expected), "{expected} is missing in {metrics}");
+    }
+    assert!(!metrics.contains("holdfast_job_failures_total{"), "{metrics}");
 }
 
 #[tokio::test]
