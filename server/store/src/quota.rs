@@ -216,8 +216,8 @@ struct VaultAccount {
     used: Amounts,
     reserved: Amounts,
     sessions: HashMap<UploadSessionId, SessionAccount>,
-    /// Part of `reserved` that ends when the vault is opened.
-    unrecovered: u64,
+    /// A part of `reserved` is what its recovery may find; it ends when the vault is opened.
+    waits_for_recovery: bool,
     /// Another one whenever the vault is opened: what was reserved before is gone, and its guards give nothing back.
     generation: u64,
 }
@@ -357,7 +357,7 @@ impl Book {
     fn restate(&mut self, vault: &VaultId, at_rest: AtRest) {
         let AtRest { used, sessions, unrecovered } = at_rest;
         let account = self.vault(vault);
-        account.unrecovered = unrecovered;
+        account.waits_for_recovery = unrecovered > 0;
         let logical = sessions.iter().map(|session| session.logical).fold(0, u64::saturating_add);
         let accounts = sessions
             .into_iter()
@@ -433,6 +433,19 @@ impl QuotaBook {
         let book = self.book.lock();
         let chain = book.vaults.get(vault).map(|account| account.chain.as_slice()).unwrap_or_default();
         chain.iter().filter_map(|limit| Some((limit.clone(), book.groups.get(limit)?.reading()))).collect()
+    }
+
+    /// Vaults under the limits of `vault` whose recovery may free reserved bytes. Each is named once: what cannot be
+    /// recovered is not tried again for every refusal.
+    pub(crate) fn unrecovered_beside(&self, vault: &VaultId) -> Vec<VaultId> {
+        let mut book = self.book.lock();
+        let chain = book.vaults.get(vault).map(|account| account.chain.as_slice()).unwrap_or_default();
+        let groups = chain.iter().filter_map(|limit| book.groups.get(limit));
+        let beside: HashSet<VaultId> = groups.flat_map(|group| group.vaults.iter().copied()).collect();
+        let mut waiting = |id: &VaultId| {
+            book.vaults.get_mut(id).is_some_and(|account| std::mem::take(&mut account.waits_for_recovery))
+        };
+        beside.into_iter().filter(|id| waiting(id)).collect()
     }
 
     /// Requests refused since start.

@@ -469,7 +469,7 @@ impl Store {
         session: &UploadSessionId,
         objects: &[IncomingObject],
     ) -> Result<Received, StoreError> {
-        self.vault(vault)?.put_chunks(session, objects, None)
+        self.past_recovery(vault, |vault| vault.put_chunks(session, objects, None))
     }
 
     /// Stores nodes, children first, with everything received before: durable.
@@ -479,7 +479,7 @@ impl Store {
         session: &UploadSessionId,
         objects: &[IncomingObject],
     ) -> Result<Durable, StoreError> {
-        self.vault(vault)?.put_nodes(session, objects)
+        self.past_recovery(vault, |vault| vault.put_nodes(session, objects))
     }
 
     /// Makes everything received under `incarnation` durable.

@@ -4,7 +4,7 @@ use super::Store;
 use crate::error::StoreError;
 use crate::quota::{Admission, LimitId, Limits, QuotaReading};
 use crate::vault::quota::at_rest;
-use crate::vault::{IncomingObject, Received};
+use crate::vault::{IncomingObject, Received, Vault};
 use repo_format::id::{UploadSessionId, VaultId};
 
 impl Store {
@@ -17,11 +17,6 @@ impl Store {
     /// Under which limits a vault counts, all at once; the vault need not be open, nor exist yet.
     pub fn set_vault_limits(&self, vault: &VaultId, chain: Vec<LimitId>) {
         self.shared().quotas.set_chain(vault, chain);
-    }
-
-    /// A vault is no more: it counts nowhere, and calls that still end in it change nothing.
-    pub fn forget_vault_quota(&self, vault: &VaultId) {
-        self.shared().quotas.remove(vault);
     }
 
     /// Where a limit stands.
@@ -52,8 +47,7 @@ impl Store {
         session: &UploadSessionId,
         body_bytes: u64,
     ) -> Result<(Admission, u64), StoreError> {
-        let vault = self.vault(vault)?;
-        Ok((vault.admit(session, body_bytes)?, vault.incarnation()))
+        self.past_recovery(vault, |vault| Ok((vault.admit(session, body_bytes)?, vault.incarnation())))
     }
 
     /// As [`Store::put_chunks`], within room that was admitted for the session's body.
@@ -63,7 +57,31 @@ impl Store {
         admission: &Admission,
         objects: &[IncomingObject],
     ) -> Result<Received, StoreError> {
-        self.vault(vault)?.put_chunks(admission.session(), objects, Some(admission))
+        self.past_recovery(vault, |vault| vault.put_chunks(admission.session(), objects, Some(admission)))
+    }
+
+    /// Before a quota refuses for what the recovery of other vaults may find after a crash, these are recovered.
+    pub(super) fn past_recovery<T>(
+        &self,
+        vault: &VaultId,
+        attempt: impl Fn(&Vault) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let open = self.vault(vault)?;
+        match attempt(&open) {
+            Err(refused @ StoreError::QuotaExceeded { .. }) => {
+                let beside = self.shared().quotas.unrecovered_beside(vault);
+                if beside.is_empty() {
+                    return Err(refused);
+                }
+                for vault in beside {
+                    if let Err(error) = self.vault(&vault) {
+                        tracing::warn!(%vault, %error, "a vault cannot be opened; what it may hold stays reserved");
+                    }
+                }
+                attempt(&open)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Counts every vault as the index has it, without opening any.

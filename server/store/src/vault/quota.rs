@@ -2,12 +2,13 @@
 //! open uses and holds reserved.
 
 use super::{Shared, Vault};
-use crate::error::StoreError;
-use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, SessionKind, SessionRow};
+use crate::error::{At, StoreError};
+use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, PackRow, PackState, SessionKind, SessionRow, pack_key};
 use crate::meta::{MetaStore, Table};
+use crate::pack::{pack_of_name, pack_path, packs_directory};
 use crate::quota::{Account, Admission, Amounts, AtRest, LiveSession};
-use repo_format::id::{UploadSessionId, VaultId};
-use std::collections::BTreeMap;
+use repo_format::id::{PackId, UploadSessionId, VaultId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 /// Rows read from the index at once.
@@ -87,7 +88,33 @@ pub(crate) fn at_rest(shared: &Shared, vault: &VaultId) -> Result<AtRest, StoreE
     let Some(bytes) = shared.meta.get(vault, Table::Ledger, LEDGER_KEY)? else { return Ok(AtRest::default()) };
     let ledger = Ledger::decode(&bytes)?;
     let sessions = reserved_by_sessions(&*shared.meta, vault)?;
-    Ok(AtRest { used: Amounts::from(&ledger), sessions, unrecovered: 0 })
+    // Frames without rows are of live sessions: a commit records all of its session's, and those of an aborted one are
+    // recorded as soon as the vault is idle.
+    let unrecovered = if sessions.is_empty() { 0 } else { unrecovered_bytes(shared, vault)? };
+    Ok(AtRest { used: Amounts::from(&ledger), sessions, unrecovered })
+}
+
+/// What the recovery of a vault may add to its ledger: the bytes of packs that are not sealed, beyond what rows point
+/// to. Only packs of the vault's last epoch can be like that, since every opening seals what it finds.
+fn unrecovered_bytes(shared: &Shared, vault: &VaultId) -> Result<u64, StoreError> {
+    let directory = packs_directory(&shared.settings.vault_directory(vault));
+    let names = shared.world.vfs.list(&directory).at(&directory)?;
+    let packs: BTreeSet<PackId> = names.iter().filter_map(|name| pack_of_name(name)).collect();
+    let Some(epoch) = packs.last().map(|pack| pack.epoch) else { return Ok(0) };
+    let mut bytes: u64 = 0;
+    for pack in packs.range(PackId { epoch, sequence: 0 }..) {
+        let row = shared.meta.get(vault, Table::Pack, &pack_key(pack))?;
+        let row = row.map(|bytes| PackRow::decode(&bytes)).transpose()?;
+        let known = match row {
+            Some(row) if row.state != PackState::Open => continue,
+            Some(row) => row.live_bytes,
+            None => 0,
+        };
+        let path = pack_path(&directory, pack);
+        let len = shared.world.vfs.open(&path).and_then(|file| file.len()).at(&path)?;
+        bytes = bytes.saturating_add(len.saturating_sub(known));
+    }
+    Ok(bytes)
 }
 
 fn reserved_by_sessions(meta: &dyn MetaStore, vault: &VaultId) -> Result<Vec<LiveSession>, StoreError> {

@@ -184,6 +184,38 @@ fn a_store_that_starts_counts_every_vault_before_it_is_opened() {
     }
 }
 
+/// What a crash took from memory is still on disk and comes back as rows: it keeps its room until it is counted.
+#[test]
+fn frames_that_recovery_may_find_keep_their_room() {
+    let mut bed = Bed::new();
+    bed.store().create_vault(OTHER).unwrap();
+    let keys = bed.store().id_keys(&VAULT).unwrap();
+    let tree = tree(&keys, &files(1, 100, 3000));
+    let session = begin(bed.store(), None);
+    bed.store().put_chunks(&VAULT, &session, &tree.chunks).unwrap();
+    let received: u64 = tree.chunks.iter().map(frame_bytes).sum();
+    for _ in 0..2 {
+        bed.crash_and_restart();
+        let store = bed.store();
+        for vault in [VAULT, OTHER] {
+            store.set_vault_limits(&vault, vec![user()]);
+        }
+        let hard = received + 10_000;
+        store.set_limit(user(), physical(hard));
+        let reading = store.quota(&user());
+        assert!(reading.used_physical + reading.reserved_physical >= received, "{reading:?}");
+        let other = store.begin_upload(&OTHER, "computer", "series", None).unwrap().0;
+        // Not a byte too much is refused: what may be there is counted before that.
+        quota_error(store.admit(&OTHER, &other, 10_001).err().unwrap());
+        let (admission, _) = store.admit(&OTHER, &other, 10_000).unwrap();
+        let reading = store.quota(&user());
+        assert_eq!((reading.used_physical, reading.reserved_physical), (received, 10_000));
+        drop(admission);
+        store.abort_upload(&OTHER, &other).unwrap();
+        assert_settled(store);
+    }
+}
+
 #[test]
 fn what_an_aborted_upload_had_reserved_is_free_again() {
     let bed = Bed::new();
