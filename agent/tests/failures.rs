@@ -192,3 +192,46 @@ fn an_object_the_server_confirmed_and_lost_ends_the_run() {
     }
     assert!(server.state.lock().snapshots.is_empty());
 }
+
+#[test]
+fn what_a_quota_refused_is_asked_for_again_before_the_run_fails() {
+    let server = FakeServer::new();
+    let folder = tempfile::tempdir().unwrap();
+    let connection = server.connect(folder.path());
+    let content = noise(3, 30_000_000);
+    // The answer to a body is lost; what it brought fills the quota, so that the body sent again is refused.
+    let mut bodies = 0;
+    server.inject(move |path, _| {
+        bodies += u64::from(path.ends_with("/chunks"));
+        match (path.ends_with("/chunks"), bodies) {
+            (true, 1) => Some(Fault::LoseAnswer),
+            (true, 2) => Some(Fault::OverQuota),
+            _ => None,
+        }
+    });
+    let result = stream(&connection, &content).unwrap();
+    assert_comes_back(&connection, &result, &content);
+}
+
+#[test]
+fn a_quota_that_is_reached_ends_the_run_and_leaves_no_session() {
+    let server = FakeServer::new();
+    let folder = tempfile::tempdir().unwrap();
+    let connection = server.connect(folder.path());
+    let refused = Arc::new(AtomicU64::new(0));
+    server.inject({
+        let refused = refused.clone();
+        move |path, _| {
+            let refuse = path.ends_with("/chunks");
+            refused.fetch_add(u64::from(refuse), Ordering::Relaxed);
+            refuse.then_some(Fault::OverQuota)
+        }
+    });
+    match stream(&connection, &noise(4, 200_000_000)) {
+        Err(error) => assert_eq!(error.code(), Some(Code::QuotaExceeded), "{error}"),
+        Ok(_) => panic!("nothing was stored, and the run says that it was"),
+    }
+    // Every chunk is refused at most twice, and only what was under way is refused at all.
+    assert!(refused.load(Ordering::Relaxed) < 30, "{refused:?}");
+    assert_eq!((server.live_sessions(), server.state.lock().snapshots.len()), (0, 0));
+}

@@ -66,6 +66,8 @@ pub enum Fault {
     Busy,
     /// 507.
     Full,
+    /// 413 for want of a quota.
+    OverQuota,
     /// The body of the answer ends early.
     CutAnswer,
 }
@@ -135,6 +137,11 @@ impl FakeServer {
 
     pub fn reset_seen(&self) {
         self.state.lock().seen = Seen::default();
+    }
+
+    /// Upload sessions that were neither ended nor committed.
+    pub fn live_sessions(&self) -> usize {
+        self.state.lock().sessions.values().filter(|session| session.committed.is_none()).count()
     }
 
     pub fn stored_bytes(&self) -> u64 {
@@ -413,6 +420,7 @@ impl Transport for FakeServer {
         let answer = match fault {
             Some(Fault::Refuse) => return Err(TransportError::Broken("connection refused".into())),
             Some(Fault::Busy) => problem(503, Code::Retry, Vec::new()),
+            Some(Fault::OverQuota) => problem(413, Code::QuotaExceeded, Vec::new()),
             Some(Fault::Full) => problem(507, Code::ServerDiskFull, Vec::new()),
             _ => self.answer(request),
         };
