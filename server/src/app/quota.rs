@@ -49,9 +49,12 @@ impl fmt::Display for QuotaRefusal {
         write!(
             f,
             "the {kind} quota of {limit} is reached: {used} of {limit_bytes} bytes are used and {reserved} reserved by \
-             uploads under way, {requested} more are needed; {}. Restoring and deleting still work",
-            self.help()
-        )
+             uploads under way"
+        )?;
+        if *requested > 0 {
+            write!(f, ", {requested} more are needed")?;
+        }
+        write!(f, "; {}. Restoring and deleting still work", self.help())
     }
 }
 

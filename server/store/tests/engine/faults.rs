@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use store::world::{Space, SystemVfs, Vfs, VfsFile, World};
-use store::{CommitInput, SnapshotInfo, Store, StoreError, StoreSettings};
+use store::{CommitInput, LimitId, SnapshotInfo, Store, StoreError, StoreSettings};
 
 /// Counts operations that change something, and fails the one whose turn it is.
 #[derive(Default)]
@@ -127,6 +127,8 @@ fn whichever_operation_fails_the_upload_gets_through_and_nothing_is_lost() {
         let world = World { vfs: Arc::new(Failing(turn.clone())), ..World::system() };
         let store = Store::open(settings(directory.path()), world, &master()).unwrap();
         store.create_vault(VAULT).unwrap();
+        let limit = LimitId::new("user");
+        store.set_vault_limits(&VAULT, vec![limit.clone()]);
         let before = upload_patiently(&store, &earlier).unwrap();
         turn.next.store(0, Ordering::SeqCst);
         turn.fails.store(fails, Ordering::SeqCst);
@@ -134,6 +136,10 @@ fn whichever_operation_fails_the_upload_gets_through_and_nothing_is_lost() {
         let failed = turn.failed.load(Ordering::SeqCst) > 0;
         assert_eq!(download(&store, &snapshot).unwrap(), content, "operation {fails}");
         assert_eq!(store.recount(&VAULT).unwrap().drift, Vec::<String>::new(), "operation {fails}");
+        // Whatever was given up on the way has given its reservation back.
+        let (quota, ledger) = (store.quota(&limit), store.usage(&VAULT).unwrap());
+        assert_eq!((quota.used_physical, quota.reserved_physical), (ledger.physical_bytes, 0), "operation {fails}");
+        assert_eq!((quota.used_logical, quota.reserved_logical), (ledger.logical_bytes, 0), "operation {fails}");
         // And again after a stop without closing.
         drop(store);
         let store = Store::open(settings(directory.path()), World::system(), &master()).unwrap();
