@@ -105,6 +105,12 @@ pub trait Vfs: Send + Sync {
         let _ = (one, other);
         Ok(true)
     }
+    /// From now on the file is read from the disk. After a failed write or sync memory may hold, and show, bytes that are
+    /// not there; what a process that was killed had written is synced first.
+    fn read_from_disk(&self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Ok(())
+    }
     /// Creates a file of `len` bytes whose space is taken from the volume, contents undefined.
     fn create_reserved(&self, path: &Path, len: u64) -> io::Result<()> {
         const PIECE: [u8; 64 << 10] = [0; 64 << 10];
@@ -253,6 +259,11 @@ impl Vfs for SystemVfs {
     fn is_one_volume(&self, one: &Path, other: &Path) -> io::Result<bool> {
         use std::os::unix::fs::MetadataExt;
         Ok(std::fs::metadata(one)?.dev() == std::fs::metadata(other)?.dev())
+    }
+    fn read_from_disk(&self, path: &Path) -> io::Result<()> {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
+        file.sync_data()?;
+        Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
     }
     fn create_reserved(&self, path: &Path, len: u64) -> io::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;

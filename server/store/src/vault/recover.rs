@@ -309,6 +309,8 @@ impl Vault {
     ) -> Result<u64, StoreError> {
         let vfs = &*self.shared.world.vfs;
         let path = pack_path(directory, pack);
+        // Rows may only follow what is on the disk.
+        vfs.read_from_disk(&path).at(&path)?;
         let Some(scan) = scan_pack(vfs, directory, &self.id, pack, trust)? else {
             // Created, but not even its header reached the disk: nothing in it was ever acknowledged.
             tracing::info!(vault = %self.id, %pack, "removing a pack without a header");
