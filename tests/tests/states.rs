@@ -115,7 +115,7 @@ fn what_was_forgotten_comes_back_until_it_is_purged() {
     let third = scene.snapshots().unwrap().pop().unwrap();
     let said = done(owner.run(["forget", &first, &third, "--purge"]).unwrap());
     assert!(said.contains("removed 2 snapshots for good"), "{said}");
-    assert_eq!(scene.snapshots().unwrap(), [second.clone()]);
+    assert_eq!(scene.snapshots().unwrap(), std::slice::from_ref(&second));
     let after = wait_for_space(&scene, 1_000_000);
     assert!(count(&after, "physical_bytes") > 500_000, "{after}");
     let report = scene.restore_and_compare(&second, &kept, "kept again").unwrap();

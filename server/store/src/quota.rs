@@ -377,7 +377,7 @@ impl Book {
     fn set_chain(&mut self, vault: &VaultId, chain: Vec<LimitId>) {
         let account = self.vaults.entry(*vault).or_default();
         let (used, reserved) = (account.used, account.reserved);
-        let old = std::mem::replace(&mut account.chain, Vec::new());
+        let old = std::mem::take(&mut account.chain);
         for limit in &old {
             if let Some(group) = self.groups.get_mut(limit) {
                 group.vaults.remove(vault);

@@ -113,7 +113,7 @@ pub trait Vfs: Send + Sync {
     }
     /// Creates a file of `len` bytes whose space is taken from the volume, contents undefined.
     fn create_reserved(&self, path: &Path, len: u64) -> io::Result<()> {
-        const PIECE: [u8; 64 << 10] = [0; 64 << 10];
+        static PIECE: [u8; 64 << 10] = [0; 64 << 10];
         let file = self.create_new(path)?;
         let mut offset = 0;
         while offset < len {

@@ -248,7 +248,7 @@ fn days(bed: &Bed, count: u64, kept: usize) -> Vec<(store::SnapshotInfo, Files)>
         let changed: Vec<String> = content
             .keys()
             .enumerate()
-            .filter(|(index, _)| (*index as u64 * 7 + day) % 11 == 0)
+            .filter(|(index, _)| (*index as u64 * 7 + day).is_multiple_of(11))
             .map(|(_, name)| name.clone())
             .collect();
         for (name, bytes) in changed.into_iter().zip(files(200 + day, 200, 3000).into_values()) {
