@@ -125,6 +125,10 @@ pub struct ServeArguments {
     /// Seconds that running uploads get to finish after a request to stop [default: 60].
     #[arg(long, env = "HOLDFAST_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// Seconds after which an upload or restore that is not heard of is over [default: 86400]. Until then nothing it
+    /// began from is collected.
+    #[arg(long, env = "HOLDFAST_SESSION_IDLE_SECONDS", value_name = "SECONDS")]
+    pub session_idle_seconds: Option<u64>,
 }
 
 /// The file; names as the long arguments with underscores.
@@ -149,6 +153,7 @@ struct FileSettings {
     scrub_days: Option<u64>,
     scrub_bytes_per_second: Option<u64>,
     drain_seconds: Option<u64>,
+    session_idle_seconds: Option<u64>,
 }
 
 /// Where the master key comes from.
@@ -212,6 +217,8 @@ pub struct Settings {
     pub jobs: JobSettings,
     /// What running uploads get at a stop.
     pub drain: Duration,
+    /// After which silence uploads and restores are over; `None` = the store's default.
+    pub session_idle: Option<Duration>,
 }
 
 impl Settings {
@@ -291,6 +298,7 @@ impl Settings {
             scrub_days,
             scrub_bytes_per_second,
             drain_seconds,
+            session_idle_seconds,
         } = file;
         let common = common_settings(common, data, index_dir, master_key_file, master_key_command, log_format, log);
         let certificate = match (serve.certificate.or(certificate), serve.private_key.or(private_key)) {
@@ -329,6 +337,10 @@ impl Settings {
             scrub_bytes_per_second,
         };
         let drain_seconds = serve.drain_seconds.or(drain_seconds);
+        let session_idle_seconds = serve.session_idle_seconds.or(session_idle_seconds);
+        if session_idle_seconds == Some(0) {
+            return Err(ConfigError::Value { setting: "session_idle_seconds", rule: "must be at least 1" });
+        }
         Ok(Settings {
             common,
             listen: if serve.listen.is_empty() { listen } else { serve.listen },
@@ -339,6 +351,7 @@ impl Settings {
             cache_bytes: serve.cache_bytes.or(cache_bytes),
             jobs,
             drain: drain_seconds.map_or(DEFAULT_DRAIN, Duration::from_secs),
+            session_idle: session_idle_seconds.map(Duration::from_secs),
         })
     }
 }

@@ -236,8 +236,12 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     let url = public_url(&settings, door.address);
 
     let opened = {
-        let (settings, world) =
+        let session_idle = settings.session_idle;
+        let (mut settings, world) =
             (store_settings(&settings.common, settings.disk_reserve_bytes, settings.cache_bytes), world(clock.clone()));
+        if let Some(idle) = session_idle {
+            settings.session_idle_ns = i64::try_from(idle.as_nanos()).unwrap_or(i64::MAX);
+        }
         let master = master.clone();
         tokio::task::spawn_blocking(move || Store::open(settings, world, &master)).await
     };

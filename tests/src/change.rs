@@ -93,8 +93,16 @@ fn overwrite(path: &Path, random: &mut Random) -> io::Result<u64> {
     Ok(part)
 }
 
+/// A name beside `path` that nothing has: a tree changes many times.
 fn sibling(path: &Path, name: &str) -> PathBuf {
-    path.with_file_name(name)
+    let mut free = path.with_file_name(name);
+    for number in 2.. {
+        if fs::symlink_metadata(&free).is_err() {
+            break;
+        }
+        free = path.with_file_name(format!("{name}-{number}"));
+    }
+    free
 }
 
 /// Regular files in a fixed order.

@@ -2,11 +2,17 @@
 //! agents with their own configuration and cache. Every process is ended by its id, also when a test fails.
 
 mod agent;
+mod fleet;
+mod keeper;
+mod latency;
 mod scene;
 mod server;
 mod wire;
 
 pub use agent::{Login, Outcome};
+pub use fleet::{Fleet, FleetPlan, Found, Member, Rounds, SESSION_IDLE_SECONDS, Work};
+pub use keeper::{Keeper, Reached, Settled};
+pub use latency::Latencies;
 pub use scene::{Scene, summary};
 pub use server::{Server, User, administer};
 pub use wire::{Answer, Wire, one_record};

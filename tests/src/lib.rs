@@ -9,6 +9,7 @@ pub mod change;
 pub mod compare;
 pub mod directory;
 pub mod harness;
+pub mod manifest;
 pub mod oddity;
 pub mod process;
 pub mod seed;

@@ -83,7 +83,7 @@ impl Login {
     }
 }
 
-fn run(command: &mut Command, input: &[u8]) -> io::Result<Outcome> {
+pub(super) fn run(command: &mut Command, input: &[u8]) -> io::Result<Outcome> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut pipe = child.stdin.take();
     std::thread::scope(|scope| {

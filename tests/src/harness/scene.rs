@@ -139,7 +139,7 @@ impl Drop for Scene {
 }
 
 /// ERROR means that someone must act, WARN that someone should know: neither happens in a test that does not expect it.
-fn unexpected_lines<'l>(log: &'l str, expected: &[&str]) -> Vec<&'l str> {
+pub(super) fn unexpected_lines<'l>(log: &'l str, expected: &[&str]) -> Vec<&'l str> {
     log.lines()
         .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
         .filter(|line| !expected.iter().any(|part| line.contains(part)))
