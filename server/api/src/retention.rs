@@ -145,7 +145,7 @@ pub struct PlanItem {
 pub struct RetentionPlan {
     /// The moment it was made for, nanoseconds since 1970.
     pub now_ns: i64,
-    /// Every snapshot of the series that a policy is for. Deleted snapshots are not in it.
+    /// Every snapshot but deleted ones; without a policy for its series a snapshot stays.
     pub items: Vec<PlanItem>,
 }
 

@@ -59,11 +59,14 @@ pub(super) async fn run(mut worker: Worker) {
     }
 }
 
-/// A vault that cannot be used has been reported by name and reason already.
+/// A vault that cannot be used, and a full disk, have been reported already.
 fn report(vault: &VaultId, error: &AppError, pause: Duration) {
     let seconds = pause.as_secs();
     match error {
-        AppError::VaultUnavailable(_) | AppError::NotFound { .. } | AppError::Retry(_) => {
+        AppError::VaultUnavailable(_)
+        | AppError::NotFound { .. }
+        | AppError::Retry(_)
+        | AppError::DiskFull(_) => {
             tracing::info!(%vault, %error, seconds, "garbage collection of a vault waits");
         }
         _ => tracing::warn!(%vault, %error, seconds, "garbage collection of a vault failed and is tried again"),

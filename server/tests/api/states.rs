@@ -330,6 +330,10 @@ async fn an_operator_does_the_same_on_the_command_line() {
     assert!(said(&["vault", "undelete-days", "anna", "0"]).contains("undelete days         0"));
     assert!(said(&["vault", "forget", "anna", short, "--purge"]).contains("Removed for good"));
     assert!(anna.snapshots().await.is_empty(), "{}", first.id);
+    assert!(said(&["vault", "damage", "anna"]).contains("Nothing is known to be damaged"));
+    assert!(said(&["vault", "scrub", "anna"]).contains("are verified"));
+    let audit = said(&["vault", "audit", "anna"]);
+    assert!(audit.contains("0 counts too low (corrected), 0 too high, 0 objects missing"), "{audit}");
     assert!(said(&["clock", "status"]).contains("it is believed"));
     assert!(said(&["clock", "confirm"]).contains("it is believed"));
 }
