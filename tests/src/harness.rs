@@ -10,7 +10,7 @@ mod server;
 mod wire;
 
 pub use agent::{Login, Outcome};
-pub use fleet::{Fleet, FleetPlan, Found, Member, Rounds, SESSION_IDLE_SECONDS, Work};
+pub use fleet::{Fleet, FleetPlan, Found, Member, Rounds, Work};
 pub use keeper::{Keeper, Reached, Settled};
 pub use latency::Latencies;
 pub use scene::{Scene, summary};

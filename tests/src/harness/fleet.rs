@@ -33,6 +33,9 @@ pub struct FleetPlan {
     pub change_per_mille: u64,
     /// Newest snapshots of each series that retention leaves.
     pub keep_last: u32,
+    /// Sessions that lost their agent, such as one whose begin was carried out but not answered, end after so many
+    /// seconds; until then they keep what they began from.
+    pub session_idle_seconds: u64,
 }
 
 /// When a run ends.
@@ -122,15 +125,12 @@ pub struct Fleet {
     folder: TempDir,
 }
 
-/// Sessions that lost their agent, such as one whose begin was carried out but not answered, end after this.
-pub const SESSION_IDLE_SECONDS: u64 = 60;
-
 impl Fleet {
     /// A server, vaults, agents and their first trees; nothing is backed up yet.
     pub fn new(plan: FleetPlan, seed: Seed) -> io::Result<Self> {
         let folder = TempDir::with_prefix("holdfast-fleet-")?;
         let binaries = Binaries::of_this_build()?;
-        let idle = SESSION_IDLE_SECONDS.to_string();
+        let idle = plan.session_idle_seconds.to_string();
         let arguments: Vec<String> =
             ["--log", latency::LOG_FILTER, "--session-idle-seconds", &idle].map(str::to_owned).to_vec();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
