@@ -152,6 +152,7 @@ impl App {
                     totals.damaged_objects += usage.damaged_objects;
                     totals.snapshots += usage.snapshots;
                 }
+                Err(AppError::VaultDeleted) => {}
                 Err(error) => tracing::warn!(vault = %vault.id, %error, "a vault cannot be counted"),
             }
         }

@@ -64,6 +64,7 @@ fn report(vault: &VaultId, error: &AppError, pause: Duration) {
     let seconds = pause.as_secs();
     match error {
         AppError::VaultUnavailable(_)
+        | AppError::VaultDeleted
         | AppError::NotFound { .. }
         | AppError::Retry(_)
         | AppError::DiskFull(_) => {

@@ -33,6 +33,8 @@ pub(super) async fn run(mut worker: Worker) {
                     }
                     break;
                 }
+                // Deleted since they were listed.
+                Err(AppError::VaultDeleted | AppError::NotFound { .. }) => {}
                 Err(error) => {
                     failed += 1;
                     worker.metrics.job_failed("retention");

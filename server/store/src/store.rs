@@ -204,7 +204,7 @@ impl Store {
 
     /// Every vault with keys, some at a time. A vault that cannot be rebuilt leaves no rows and does not stop others.
     fn rebuild_all(&self, mut progress: impl FnMut(&VaultId, &Recovered)) -> Result<RebuildReport, StoreError> {
-        let vaults: Vec<VaultId> = self.vaults().into_iter().filter(|vault| !self.deletions.has(vault)).collect();
+        let vaults = self.vaults();
         let next = AtomicUsize::new(0);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, REBUILDS_MAX);
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -392,9 +392,11 @@ impl Store {
         Vault::create(&shared, id)
     }
 
-    /// All vaults with keys.
+    /// All vaults with keys, but for those whose deletion is decided.
     pub fn vaults(&self) -> Vec<VaultId> {
-        self.keyring.lock().vaults()
+        let mut vaults = self.keyring.lock().vaults();
+        vaults.retain(|vault| !self.deletions.has(vault));
+        vaults
     }
 
     /// Wraps the keyring with another master key.
