@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub const MEMORY_BYTES_DEFAULT: usize = 128 << 20;
 /// Smallest memory setting that works, bytes.
 pub const MEMORY_BYTES_MIN: usize = 16 << 20;
+/// Objects an audit counts in one pass.
+const AUDIT_SLICE_OBJECTS: u64 = 1 << 20;
 /// The reserve is this share of the volume...
 const RESERVE_SHARE: u64 = 20;
 /// ...but at least this much...
@@ -42,6 +44,8 @@ pub struct StoreSettings {
     /// A pack that would grow beyond this is finished and another begun, bytes; at most `PACK_BYTES_TARGET`. Tests make it
     /// small, so that few objects make many packs.
     pub pack_bytes_target: u64,
+    /// Objects an audit counts in one pass over all nodes: about 60 bytes of memory each.
+    pub audit_slice_objects: u64,
     /// A vault's journal is written anew when it has at least this many records, and four for each snapshot. Tests make
     /// it small.
     pub journal_records_min: u64,
@@ -62,6 +66,7 @@ impl StoreSettings {
             reserve_bytes: None,
             index_directory: None,
             pack_bytes_target: PACK_BYTES_TARGET,
+            audit_slice_objects: AUDIT_SLICE_OBJECTS,
             journal_records_min: JOURNAL_RECORDS_MIN,
             session_idle_ns: SESSION_IDLE_NS_DEFAULT,
             pack_idle_ns: PACK_IDLE_NS_DEFAULT,

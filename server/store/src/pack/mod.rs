@@ -6,7 +6,9 @@ mod scan;
 
 pub(crate) use appender::{Appender, NewFrame, PackNumbers, Sealable};
 pub(crate) use reader::{PackFiles, read_frame};
-pub(crate) use scan::{FoundFrame, TrailerTrust, read_readable, read_trailer, scan_frames, scan_pack, seal_adopted};
+pub(crate) use scan::{
+    FoundFrame, TrailerTrust, begin_again, read_readable, read_trailer, scan_frames, scan_pack, seal_adopted,
+};
 
 use repo_format::id::PackId;
 use std::path::{Path, PathBuf};

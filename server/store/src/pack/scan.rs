@@ -173,6 +173,24 @@ pub(crate) fn scan_frames(bytes: &[u8]) -> Vec<FoundFrame> {
     frames
 }
 
+/// Makes a pack of which nothing can be read any more one without frames, so that it can be sealed. The caller syncs.
+pub(crate) fn begin_again(
+    vfs: &dyn Vfs,
+    directory: &Path,
+    vault: &VaultId,
+    pack: &PackId,
+    kind: PackKind,
+) -> Result<PackScan, StoreError> {
+    let path = pack_path(directory, pack);
+    tracing::error!(%vault, %pack, "nothing in a pack can be read any more; its objects count as damaged");
+    let file = vfs.open_write(&path).at(&path)?;
+    let header = PackHeader { vault: *vault, pack: *pack, kind }.encode();
+    file.truncate(0).at(&path)?;
+    file.write_at(0, &header).at(&path)?;
+    let len = header.len() as u64;
+    Ok(PackScan { kind, sealed: false, file_len: len, frames_end: len, frames: Vec::new() })
+}
+
 /// Gives an adopted pack its trailer: cuts what follows the last valid frame and writes trailer and footer. The caller
 /// syncs. Returns the file and its final length.
 pub(crate) fn seal_adopted(

@@ -22,8 +22,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-/// Objects counted in one pass.
-const SLICE_OBJECTS: u64 = 1 << 20;
 /// Slices are ranges of the first two bytes of ids.
 const SLICES_MAX: u64 = 1 << 16;
 /// Rounds over what changed while it was counted.
@@ -178,7 +176,9 @@ impl Vault {
         };
         let mut report = AuditReport::default();
         let ledger = self.ledger();
-        let slices = (ledger.chunks + ledger.nodes).div_ceil(SLICE_OBJECTS).clamp(1, SLICES_MAX);
+        let slices = (ledger.chunks + ledger.nodes)
+            .div_ceil(self.shared.settings.audit_slice_objects.max(1))
+            .clamp(1, SLICES_MAX);
         let mut again = BTreeSet::new();
         for slice in 0..slices {
             let range = slice * SLICES_MAX / slices..(slice + 1) * SLICES_MAX / slices;

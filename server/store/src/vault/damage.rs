@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Objects marked in one batch: two rows each, and the ledger.
-const MARKS_PER_BATCH: usize = 1024;
+pub(super) const MARKS_PER_BATCH: usize = 1024;
 
 const _: () = assert!(2 * MARKS_PER_BATCH + 1 < crate::meta::BATCH_ROWS_MAX);
 const _: () = assert!(MARKS_PER_BATCH <= DAMAGE_OBJECTS_MAX);
@@ -90,7 +90,8 @@ impl Vault {
         Ok(current.filter(|(_, row)| !row.damaged).collect())
     }
 
-    fn write_marks(
+    /// Marks what still lies where it was seen. Without a sequence the marks are in the rows only.
+    pub(super) fn write_marks(
         &self,
         state: &mut State,
         seen: &[(ObjectId, Place)],

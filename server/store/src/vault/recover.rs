@@ -3,7 +3,7 @@
 
 use super::apply::{BATCH_ROWS_ENOUGH, NOBODY, Work};
 use super::claims::Sessions;
-use super::damage::DamageMemory;
+use super::damage::{DamageMemory, MARKS_PER_BATCH};
 use super::fence::Gate;
 use super::maintain::{Drops, Upkeep};
 use super::quota::BookedLedger;
@@ -15,8 +15,8 @@ use crate::journal::{Journal, Opened, Sealing, journal_directory};
 use crate::meta::rows::{LEDGER_KEY, Ledger, ObjectRow, PackRow, PackState, Place, pack_of_key};
 use crate::meta::{Batch, Table};
 use crate::pack::{
-    Appender, FoundFrame, PackFiles, PackNumbers, Sealable, TrailerTrust, pack_of_name, pack_path, packs_directory,
-    read_frame, scan_pack, seal_adopted,
+    Appender, FoundFrame, PackFiles, PackNumbers, Sealable, TrailerTrust, begin_again, pack_of_name, pack_path,
+    packs_directory, read_frame, scan_pack, seal_adopted,
 };
 use crate::sync::Mutex;
 use repo_format::id::{ObjectId, ObjectKind, PackId, VaultId};
@@ -24,7 +24,7 @@ use repo_format::keyring::VaultKeys;
 use repo_format::keys::IdKeys;
 use repo_format::node::NodeView;
 use repo_format::pack::PACK_HEADER_BYTES;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// In a vault's folder while its rows are being rebuilt: a start that finds it does so again.
@@ -261,7 +261,8 @@ impl Vault {
         for pack in on_disk.iter().filter(|pack| !settled(pack)) {
             let trust = if pack.epoch < newest { TrailerTrust::Trusted } else { TrailerTrust::Checked };
             recovered.packs += 1;
-            recovered.objects += self.adopt_pack(&directory, pack, &mut waiting, &mut adopted, trust)?;
+            recovered.objects +=
+                self.adopt_pack(&directory, pack, rows.get(pack), &mut waiting, &mut adopted, trust)?;
         }
         // Children were stored before their parents, so pack order nearly always settles all nodes in one pass.
         loop {
@@ -303,6 +304,7 @@ impl Vault {
         &self,
         directory: &std::path::Path,
         pack: &PackId,
+        known: Option<&PackRow>,
         waiting: &mut Vec<WaitingNode>,
         adopted: &mut Vec<Sealable>,
         trust: TrailerTrust,
@@ -311,7 +313,13 @@ impl Vault {
         let path = pack_path(directory, pack);
         // Rows may only follow what is on the disk.
         vfs.read_from_disk(&path).at(&path)?;
-        let Some(scan) = scan_pack(vfs, directory, &self.id, pack, trust)? else {
+        let live = known.filter(|row| row.live_frames > 0);
+        let scan = match (scan_pack(vfs, directory, &self.id, pack, trust)?, live) {
+            (Some(scan), _) => Some(scan),
+            (None, Some(row)) => Some(begin_again(vfs, directory, &self.id, pack, row.kind)?),
+            (None, None) => None,
+        };
+        let Some(scan) = scan else {
             // Created, but not even its header reached the disk: nothing in it was ever acknowledged.
             tracing::info!(vault = %self.id, %pack, "removing a pack without a header");
             vfs.remove_file(&path).at(&path)?;
@@ -331,6 +339,21 @@ impl Vault {
         let mut work = Work::new(self, *state.ledger, NOBODY);
         let ids: Vec<ObjectId> = scan.frames.iter().map(|frame| frame.id).collect();
         work.load(&ids)?;
+        if let Some(row) = live {
+            let place = |frame: &FoundFrame| Place { pack: *pack, offset: frame.offset, frame_len: frame.frame_len };
+            let found: HashSet<(ObjectId, Place)> = scan.frames.iter().map(|frame| (frame.id, place(frame))).collect();
+            let there = found.iter().filter(|(id, place)| work.row(id).is_some_and(|row| row.place == *place)).count();
+            if (there as u64) < row.live_frames {
+                // Acknowledged and on disk once: not torn, but lost since.
+                let mut gone = self.objects_of(pack)?;
+                gone.retain(|object| !found.contains(object));
+                for gone in gone.chunks(MARKS_PER_BATCH) {
+                    self.write_marks(&mut state, gone, None)?;
+                }
+                work = Work::new(self, *state.ledger, NOBODY);
+                work.load(&ids)?;
+            }
+        }
         for frame in &scan.frames {
             let known = work.row(&frame.id).copied();
             match frame.kind {

@@ -1,16 +1,16 @@
 //! Scrub: every sealed pack is read again from time to time, the one verified longest ago first, in steps as small as
 //! the caller wants. Stripe checksums of the trailer find damage; the frames in a bad stripe say what it hit.
 
-use super::Vault;
+use super::{PAGE_ROWS, Vault};
 use crate::error::{At, StoreError};
-use crate::meta::rows::{PackRow, PackState, Place, pack_key, pack_of_key};
+use crate::meta::rows::{ObjectRow, PackRow, PackState, Place, pack_key, pack_of_key};
 use crate::meta::{Batch, Table};
 use crate::pack::{FoundFrame, pack_path, packs_directory, read_readable, read_trailer, scan_frames};
 use crate::world::VfsFile;
 use repo_format::frame::FrameView;
 use repo_format::id::{ObjectId, PackId};
 use repo_format::limits::STRIPE_BYTES;
-use repo_format::pack::{PACK_HEADER_BYTES, PackHeader, Trailer};
+use repo_format::pack::{PACK_HEADER_BYTES, PackHeader, Trailer, TrailerEntry};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::ops::Range;
@@ -191,10 +191,10 @@ impl Vault {
     }
 
     /// Every object whose row names the pack. Reads the vault's whole object table: for damage only.
-    fn objects_of(&self, pack: &PackId) -> Result<Vec<(ObjectId, Place)>, StoreError> {
+    pub(super) fn objects_of(&self, pack: &PackId) -> Result<Vec<(ObjectId, Place)>, StoreError> {
         let mut objects = Vec::new();
         self.each_row(Table::Object, &[], |key, value| {
-            let row = crate::meta::rows::ObjectRow::decode(&value)?;
+            let row = ObjectRow::decode(&value)?;
             if row.place.pack == *pack {
                 objects.push((ObjectId::from_slice(&key)?, row.place));
             }
@@ -251,6 +251,7 @@ impl Vault {
                 "{} does not hold what was written", check.path.display()
             );
         }
+        verdict.damaged.extend(self.beside_the_trailer(check)?);
         // Reading takes the mark off what can be read again.
         let bad: HashSet<(ObjectId, Place)> = verdict.damaged.iter().copied().collect();
         let frames: HashSet<(ObjectId, Place)> =
@@ -260,6 +261,36 @@ impl Vault {
             marks.filter(|mark| frames.contains(mark) && !bad.contains(mark)).map(|(id, _)| id).collect();
         self.read_objects(&again, |_| Ok(()))?;
         Ok(verdict)
+    }
+
+    /// Objects whose rows name places in the pack where its trailer has no frame: a pack that was cut before it was
+    /// sealed, or rows that are wrong. The vault's objects are only looked through when the pack's count says so.
+    fn beside_the_trailer(&self, check: &PackCheck) -> Result<Vec<(ObjectId, Place)>, StoreError> {
+        let ids: Vec<ObjectId> = check.trailer.entries.iter().map(|entry| entry.id).collect();
+        let missing = || {
+            let Some(pack) = self.sealed_pack(&check.pack)? else { return Ok(false) };
+            let mut there = 0;
+            for (ids, entries) in ids.chunks(PAGE_ROWS).zip(check.trailer.entries.chunks(PAGE_ROWS)) {
+                let rows = self.object_rows(ids)?.into_iter().zip(entries);
+                let here = |(row, entry): &(Option<ObjectRow>, &TrailerEntry)| {
+                    row.is_some_and(|row| (row.place.pack, row.place.offset) == (check.pack, entry.offset))
+                };
+                there += rows.filter(here).count() as u64;
+            }
+            Ok::<bool, StoreError>(there < pack.live_frames)
+        };
+        // A first look may see a row go in between; the second one is inside the monitor.
+        if !missing()? || {
+            let _state = self.state.lock();
+            !missing()?
+        } {
+            return Ok(Vec::new());
+        }
+        let listed: HashSet<(ObjectId, u32)> =
+            check.trailer.entries.iter().map(|entry| (entry.id, entry.offset)).collect();
+        let mut beside = self.objects_of(&check.pack)?;
+        beside.retain(|(id, place)| !listed.contains(&(*id, place.offset)));
+        Ok(beside)
     }
 
     /// Whether the frame is still the one that was written, by its own checksums.

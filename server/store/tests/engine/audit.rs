@@ -35,7 +35,7 @@ fn audit(bed: &Bed, repair: AuditRepair) -> AuditReport {
 
 #[test]
 fn a_sound_vault_has_nothing_to_report() {
-    let bed = Bed::new();
+    let bed = Bed::with(|settings| settings.audit_slice_objects = 100);
     upload(bed.store(), &files(30, 900, 200)).unwrap();
     upload(bed.store(), &files(31, 90, 2000)).unwrap();
     let report = audit(&bed, AuditRepair::Everything);
@@ -49,7 +49,7 @@ fn a_sound_vault_has_nothing_to_report() {
 
 #[test]
 fn low_counts_are_raised_at_once_and_high_ones_only_when_asked() {
-    let mut bed = Bed::new();
+    let mut bed = Bed::with(|settings| settings.audit_slice_objects = 20);
     let content = files(32, 50, 2000);
     let snapshot = upload(bed.store(), &content).unwrap();
     let keys = bed.store().id_keys(&VAULT).unwrap();
@@ -121,7 +121,7 @@ fn an_object_without_a_row_becomes_a_damaged_one_and_heals() {
 
 #[test]
 fn uploads_and_purges_beside_an_audit_are_no_drift() {
-    let bed = Bed::new();
+    let bed = Bed::with(|settings| settings.audit_slice_objects = 2500);
     upload(bed.store(), &files(36, 3000, 50)).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -141,9 +141,9 @@ fn uploads_and_purges_beside_an_audit_are_no_drift() {
                 number += 1;
             }
         });
-        for _ in 0..20 {
+        for _ in 0..6 {
             let report = store.audit(&VAULT, AuditRepair::Everything, || {
-                std::thread::sleep(std::time::Duration::from_millis(2));
+                std::thread::sleep(std::time::Duration::from_millis(1));
                 true
             });
             let report = report.unwrap();
