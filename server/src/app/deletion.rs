@@ -3,7 +3,7 @@
 
 use crate::app::engine::on_store;
 use crate::app::{App, AppError, OperatorGrant};
-use control::{ControlError, UserName};
+use control::{ControlError, QuotaScope, UserName};
 use repo_format::id::VaultId;
 use repo_format::keyring::MasterKey;
 use std::sync::Arc;
@@ -64,6 +64,7 @@ impl App {
             ControlError::NotFound { .. } => AppError::NotFound { what: "user" },
             other => other.into(),
         })?;
+        self.lift_quota(&QuotaScope::User(user.clone()));
         Ok(deleted)
     }
 
@@ -104,6 +105,7 @@ impl App {
         .await?;
         let removed = self.control.delete_vault(&vault).await?;
         self.known_tokens.vault_is_gone(&removed.tokens);
+        self.lift_quota(&QuotaScope::Vault(vault));
         if !decided {
             return Err(AppError::NotFound { what: "vault" });
         }

@@ -122,6 +122,11 @@ impl App {
         self.quota(operator, scope).await
     }
 
+    /// Whose limit it was is gone, and its row in the accounts with it.
+    pub(crate) fn lift_quota(&self, scope: &QuotaScope) {
+        self.store.set_limit(limit_id(scope), Limits::default());
+    }
+
     /// Says which partner brought a customer; its vaults count under the partner's limit from now on.
     pub async fn set_partner(&self, _: OperatorGrant, customer: &str, partner: Option<&str>) -> Result<(), AppError> {
         let _one_at_a_time = self.creation.lock().await;
