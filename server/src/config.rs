@@ -387,5 +387,7 @@ mod tests {
         assert!(half.contains("private_key"), "{half}");
         let url = with_file("public_url = \"http://a\"", ServeArguments::default()).err().unwrap().to_string();
         assert!(url.contains("public_url"), "{url}");
+        let idle = with_file("session_idle_seconds = 0", ServeArguments::default()).err().unwrap().to_string();
+        assert!(idle.contains("session_idle_seconds"), "{idle}");
     }
 }

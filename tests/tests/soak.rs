@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tests::harness::{Fleet, FleetPlan, Found, Latencies, Login, Rounds, Work};
+use tests::harness::{Fleet, FleetPlan, Found, Latencies, Login, Reached, Rounds, Work};
 use tests::seed::Seed;
 use tests::trees::Totals;
 
@@ -125,13 +125,20 @@ fn space(fleet: &mut Fleet, limit: Duration) {
 
     let left = fleet.leave_one().unwrap();
     settled(fleet, "one snapshot left", limit);
-    let (mut aged, mut fresh) = (0, 0);
+    let (mut aged, mut fresh) = (Reached::default(), Reached::default());
     for (index, (keeper, source)) in left.iter().enumerate() {
-        aged += keeper.status().unwrap().physical_bytes;
-        fresh += fresh_bytes(fleet, index, source);
+        add(&mut aged, keeper.reach(&keeper.roots().unwrap()).unwrap());
+        add(&mut fresh, in_fresh_vault(fleet, index, source));
     }
-    eprintln!("soak one snapshot left: {aged} bytes in packs, {fresh} in fresh vaults");
-    assert!(aged * 1000 <= fresh * AGED_PER_MILLE_MAX, "{aged} bytes, {fresh} in a fresh vault");
+    eprintln!("soak one snapshot left: {aged:?}; the same trees in fresh vaults: {fresh:?}");
+    assert!(aged.frame_bytes * 1000 <= fresh.frame_bytes * AGED_PER_MILLE_MAX, "{aged:?}, {fresh:?} in fresh vaults");
+}
+
+fn add(sum: &mut Reached, more: Reached) {
+    sum.objects += more.objects;
+    sum.frame_bytes += more.frame_bytes;
+    sum.node_frame_bytes += more.node_frame_bytes;
+    sum.chunk_bytes += more.chunk_bytes;
 }
 
 /// Waits until every vault holds exactly what its snapshots reach, and its files little more.
@@ -152,14 +159,14 @@ fn settled(fleet: &Fleet, when: &str, limit: Duration) {
 }
 
 /// What a vault takes that has never held anything but one backup of `source`.
-fn fresh_bytes(fleet: &Fleet, index: usize, source: &Path) -> u64 {
+fn in_fresh_vault(fleet: &Fleet, index: usize, source: &Path) -> Reached {
     let server = fleet.server().unwrap();
     let user = server.add_user(&fleet.binaries, &format!("fresh-{index}")).unwrap();
     let agent = Login::create(&fleet.binaries, &user, &fleet.path(&format!("fresh-{index}"))).unwrap();
     let outcome = agent.run(["backup".as_ref(), source.as_os_str()]).unwrap();
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let keeper = server.keeper(&fleet.binaries, &user).unwrap();
-    keeper.settled(&fleet.path("data"), SETTLED_WITHIN).unwrap().reached.frame_bytes
+    keeper.settled(&fleet.path("data"), SETTLED_WITHIN).unwrap().reached
 }
 
 /// What `vault list --json` says of each vault's space and snapshots.

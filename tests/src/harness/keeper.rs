@@ -67,6 +67,10 @@ pub struct Reached {
     pub objects: u64,
     /// Sum of the lengths of their frames, bytes.
     pub frame_bytes: u64,
+    /// The part of them in nodes.
+    pub node_frame_bytes: u64,
+    /// Sum of the lengths of the chunks, uncompressed: what files use, and the parts of bundles that none uses any more.
+    pub chunk_bytes: u64,
 }
 
 impl Keeper {
@@ -131,7 +135,12 @@ impl Keeper {
             self.client
                 .objects(&self.vault, &asked, &mut |record| {
                     sum.objects += 1;
-                    sum.frame_bytes += (FRAME_HEADER_BYTES + record.payload.len() + TAG_BYTES) as u64;
+                    let frame_bytes = (FRAME_HEADER_BYTES + record.payload.len() + TAG_BYTES) as u64;
+                    sum.frame_bytes += frame_bytes;
+                    match record.kind {
+                        ObjectKind::Node => sum.node_frame_bytes += frame_bytes,
+                        ObjectKind::Chunk => sum.chunk_bytes += u64::from(record.plain_len),
+                    }
                     records.push((record.id, children(&record)));
                     true
                 })

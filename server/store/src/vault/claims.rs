@@ -378,6 +378,9 @@ impl Vault {
         if expired != Expired::default() {
             drop(state);
             self.wake();
+        }
+        // That the answer of a commit is no longer kept is nothing to tell.
+        if expired.uploads + expired.restores > 0 {
             tracing::info!(
                 vault = %self.id, uploads = expired.uploads, restores = expired.restores,
                 "ended sessions without requests"
