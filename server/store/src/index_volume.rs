@@ -75,10 +75,12 @@ impl IndexVolume {
 
     /// Puts the index from [`IndexVolume::next_directory`], complete and closed, in place of the present one.
     pub(crate) fn exchange(&self) -> Result<(), StoreError> {
-        match self.rename(INDEX, LAST) {
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            moved => moved?,
+        let root = self.settings.index_root();
+        match self.world.vfs.rename(&root.join(INDEX), &root.join(LAST)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved.at(root)?,
         }
+        // One sync for both names: with either alone, the next start finds the way.
         self.rename(NEXT, INDEX)?;
         self.remove_folder(LAST)
     }

@@ -134,7 +134,10 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let meta = open_index()?;
         let (epoch, first) = next_epoch(&world, &settings.directory)?;
-        let keyring = KeyringFile::open(world.clone(), &settings.directory, master, first)?;
+        // Without a vault's folder there is nothing a new keyring could lock out: a first start may have been cut short.
+        let folders = settings.directory.join("vaults");
+        let empty = first || world.vfs.list(&folders).at(&folders)?.is_empty();
+        let keyring = KeyringFile::open(world.clone(), &settings.directory, master, empty)?;
         let deletions = Deletions::open(&world, &settings.directory)?;
         let nodes = Arc::new(NodeCache::new((settings.memory_bytes / 2) as u64));
         let stats = Arc::default();
@@ -379,16 +382,19 @@ impl Store {
         Ok(vault)
     }
 
-    /// Makes an empty vault with fresh keys.
+    /// Makes an empty vault with fresh keys. Asked again, it finishes what a crash interrupted.
     pub fn create_vault(&self, id: VaultId) -> Result<(), StoreError> {
         let shared = self.working()?;
         self.deletions.check(&id)?;
         // Files without keys belong to a keyring that is missing here: they stay as they are.
         let directory = shared.settings.vault_directory(&id);
-        if !self.vaults().contains(&id) && !shared.world.vfs.list(&directory).at(&directory)?.is_empty() {
-            return Err(without_key(id));
+        let mut keyring = self.keyring.lock();
+        if !keyring.has(&id) {
+            if !shared.world.vfs.list(&directory).at(&directory)?.is_empty() {
+                return Err(without_key(id));
+            }
+            keyring.insert_vault(id)?;
         }
-        self.keyring.lock().insert_vault(id)?;
         Vault::create(&shared, id)
     }
 

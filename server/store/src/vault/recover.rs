@@ -68,10 +68,19 @@ impl Vault {
         for folder in [packs_directory(&directory), journal_directory(&directory)] {
             shared.world.vfs.create_dir_all(&folder).at(&folder)?;
         }
-        let mut batch = Batch::default();
-        batch.put(Table::Ledger, LEDGER_KEY, Ledger::default().encode());
-        let ticket = shared.meta.write(&id, batch)?;
-        shared.meta.sync(ticket)
+        // Rows that are missing beside packs or a journal are lost ones: an empty vault must not take their place.
+        let used = [packs_directory(&directory), journal_directory(&directory)].into_iter().map(|folder| {
+            let names = shared.world.vfs.list(&folder).at(&folder)?;
+            Ok::<_, StoreError>(!names.is_empty())
+        });
+        if shared.meta.get(&id, Table::Ledger, LEDGER_KEY)?.is_none()
+            && !used.collect::<Result<Vec<_>, _>>()?.contains(&true)
+        {
+            let mut batch = Batch::default();
+            batch.put(Table::Ledger, LEDGER_KEY, Ledger::default().encode());
+            shared.meta.write(&id, batch)?;
+        }
+        shared.meta.sync(shared.meta.written())
     }
 
     /// Opens the vault and brings its index up to what packs and journal say. With `rebuild` an empty index is filled;
@@ -216,16 +225,14 @@ impl Vault {
         let names = self.shared.world.vfs.list(&directory).at(&directory)?;
         let mut on_disk: BTreeSet<PackId> = names.iter().filter_map(|name| pack_of_name(name)).collect();
         let drops = self.drops.lock();
-        // A drop that was journalled but not finished, and that no row goes on with: nothing in these packs is needed.
+        // A drop that was journalled but not finished, and that no row goes on with: nothing in these packs is needed. A
+        // name that comes back after a loss of power is removed again.
         let unfinished: Vec<PackId> =
             drops.iter().filter(|pack| on_disk.contains(pack) && !rows.contains_key(pack)).copied().collect();
         for pack in &unfinished {
             let path = pack_path(&directory, pack);
             self.shared.world.vfs.remove_file(&path).at(&path)?;
             on_disk.remove(pack);
-        }
-        if !unfinished.is_empty() {
-            self.shared.world.vfs.sync_dir(&directory).at(&directory)?;
         }
         let mut outdated = false;
         for (pack, row) in rows {
@@ -323,7 +330,6 @@ impl Vault {
             // Created, but not even its header reached the disk: nothing in it was ever acknowledged.
             tracing::info!(vault = %self.id, %pack, "removing a pack without a header");
             vfs.remove_file(&path).at(&path)?;
-            vfs.sync_dir(directory).at(directory)?;
             return Ok(0);
         };
         // Synced also when the trailer is there already: a killed process leaves it, and the name, in memory alone.

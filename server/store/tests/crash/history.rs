@@ -5,7 +5,7 @@
 use crate::content::{Tree, Universe, tree};
 use crate::log_meta::LogMeta;
 use crate::model::{Expected, Model, Session, Snapshot};
-use crate::sim_vfs::{Disk, Op, Rng, SimVfs, Survival, Volume};
+use crate::sim_vfs::{Disk, Fault, Op, Rng, SimVfs, Survival, Volume};
 use crate::sites::Sites;
 use parking_lot::Mutex;
 use repo_format::id::{ObjectId, RestoreId, SnapshotId, UploadSessionId, VaultId};
@@ -26,6 +26,8 @@ const START_NS: i64 = 1_800_000_000_000_000_000;
 pub const HOUR_NS: i64 = 3_600_000_000_000;
 /// After which sessions without a request end.
 const IDLE_NS: i64 = 24 * HOUR_NS;
+/// How often a patient caller makes a call that is refused.
+const TRIES_MAX: usize = 8;
 /// Steps after which collection must have come to rest.
 const STEPS_MAX: usize = 10_000;
 
@@ -106,7 +108,11 @@ pub struct Options {
     pub dry_percent: usize,
     /// Of a hundred states, how many lose power again while they recover.
     pub again_percent: usize,
+    /// Of a hundred calls, in how many the history itself loses power or is killed, and goes on.
+    pub lose_percent: usize,
     pub sites: Option<Arc<Sites>>,
+    /// Calls fail now and then: whoever made one makes it again.
+    pub patient: bool,
 }
 
 /// What an exploration came to.
@@ -186,8 +192,11 @@ pub struct History {
 
 type Outcome = Result<(), String>;
 
+/// A call the engine refused, as opposed to one that went wrong.
+const REFUSED: &str = "refused: ";
+
 fn text(error: StoreError) -> String {
-    format!("{error} ({error:?})")
+    format!("{REFUSED}{error} ({error:?})")
 }
 
 impl History {
@@ -195,10 +204,13 @@ impl History {
         let mut rng = Rng::new(options.seed);
         let disk = Disk::with_sites(Volume::default(), options.sites.clone());
         let pack_bytes_target = 800 + rng.below(4000) as u64;
+        disk.watch();
         let (store, clock) = open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(text)?;
         store.create_vault(VAULT).map_err(text)?;
         let keys = store.id_keys(&VAULT).map_err(text)?;
-        disk.watch();
+        if options.crash_percent > 0 {
+            check_creation(&disk, &mut rng, &options, pack_bytes_target)?;
+        }
         Ok(History {
             options,
             rng,
@@ -208,7 +220,7 @@ impl History {
             pack_bytes_target,
             keys,
             universe: Universe::default(),
-            model: Arc::default(),
+            model: Arc::new(Model { confirmed_ns: START_NS, ..Model::default() }),
             uploads: Vec::new(),
             trees: Vec::new(),
             expired: Vec::new(),
@@ -240,7 +252,7 @@ impl History {
     fn operation(&mut self) -> Outcome {
         let (before, uploads_before) = (self.model.clone(), self.uploads.clone());
         self.disk.captured();
-        let acted = self.act();
+        let acted = if self.options.patient { self.act_patiently() } else { self.act() };
         tracing::debug!(
             restores = self.model.restores.len(),
             sessions = self.model.sessions.len(),
@@ -269,7 +281,7 @@ impl History {
         if self.rng.chance(self.options.crash_percent.max(25)) {
             self.crash_at(&now[0].1, &after)?;
         }
-        if self.rng.chance(3) {
+        if !self.options.patient && self.rng.chance(self.options.lose_percent) {
             // The history itself loses power, inside the call or after it, and goes on.
             let inside = captured.len() > 1 && self.rng.chance(70);
             self.verb = "power loss";
@@ -360,6 +372,10 @@ impl History {
         for (session, _) in expected.sessions() {
             store.upload_session(&VAULT, session).map_err(|error| format!("a live session is gone: {error}"))?;
         }
+        // Whoever confirmed the clock need not do so again because power was lost.
+        if self.now_ns() - expected.before.confirmed_ns < 40 * HOUR_NS {
+            store.now_ns().map_err(|error| format!("the clock: {}", text(error)))?;
+        }
         let required = expected.required(&self.universe, &found);
         self.read_all(store, expected, &required)?;
         let recount = store.recount(&VAULT).map_err(|error| format!("recount: {}", text(error)))?;
@@ -441,7 +457,17 @@ impl History {
         if model.snapshots.len() != listed.len() {
             return Err(format!("{} snapshots are left instead of {}", listed.len(), model.snapshots.len()));
         }
-        self.compare_space(store, &model)
+        self.compare_space(store, &model)?;
+        // Trailers and stripes as well, which no restore reads.
+        loop {
+            let step = store.scrub_step(&VAULT, now_ns, u64::MAX).map_err(text)?;
+            if (step.objects_damaged, step.packs_damaged, step.packs_missing) != (0, 0, 0) {
+                return Err(format!("scrub found damage on a sound disk: {step:?}"));
+            }
+            if step.done {
+                return Ok(());
+            }
+        }
     }
 
     /// Collects until nothing is left to do.
@@ -460,11 +486,6 @@ impl History {
             return Err(format!("drift after collection: {drift}"));
         }
         let references = model.references(&self.universe);
-        for (id, counted) in &references {
-            if recount.objects.get(id) != Some(counted) {
-                return Err(format!("{id} has {counted} references, the index says {:?}", recount.objects.get(id)));
-            }
-        }
         if let Some(id) = recount.objects.keys().find(|id| !references.contains_key(*id)) {
             for (id, count) in recount.objects.iter().filter(|(id, _)| !references.contains_key(*id)) {
                 let root = self.trees.iter().position(|tree| ObjectId::from(tree.root) == *id);
@@ -476,6 +497,11 @@ impl History {
             return Err(format!(
                 "{kind:?} {id} is left with {references} references beside {live} uploads, and nothing reaches it"
             ));
+        }
+        for (id, counted) in &references {
+            if recount.objects.get(id) != Some(counted) {
+                return Err(format!("{id} has {counted} references, the index says {:?}", recount.objects.get(id)));
+            }
         }
         if recount.ledger.pending_bytes != 0 {
             return Err(format!("{} bytes are still to be reclaimed", recount.ledger.pending_bytes));
@@ -552,6 +578,78 @@ impl History {
 
     fn objects(&self, ids: &[ObjectId]) -> Vec<IncomingObject> {
         ids.iter().map(|id| self.universe.objects[id].incoming.clone()).collect()
+    }
+
+    /// As agents and people do: a call that is refused is made again, and in the end the server is started again.
+    fn act_patiently(&mut self) -> Outcome {
+        let (rng, uploads, model) = (self.rng.clone(), self.uploads.clone(), self.model.clone());
+        let mut tries = 0;
+        loop {
+            match self.act() {
+                Err(error) if error.contains(REFUSED) && tries < TRIES_MAX => {
+                    tracing::debug!(verb = self.verb, error, "made again");
+                    tries += 1;
+                    (self.rng, self.uploads, self.model) = (rng.clone(), uploads.clone(), model.clone());
+                    if tries == TRIES_MAX / 2 {
+                        // A commit whose answer is awaited is asked for again as it is.
+                        for upload in self.uploads.iter_mut().filter(|upload| upload.nodes < upload.tree.nodes.len()) {
+                            upload.sent = upload.acknowledged;
+                        }
+                        self.start()?;
+                        self.rng = rng.clone();
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Another process on the same disk.
+    fn start(&mut self) -> Outcome {
+        let mut refused = String::new();
+        for _ in 0..TRIES_MAX {
+            let seed = self.rng.next();
+            match open(&self.disk, seed, self.now_ns(), self.pack_bytes_target) {
+                Ok((store, clock)) => {
+                    (self.store, self.clock) = (store, clock);
+                    return Ok(());
+                }
+                Err(error) => refused = format!("open: {}", text(error)),
+            }
+        }
+        Err(refused)
+    }
+
+    /// Runs the history with an error at one disk operation, or some in a row. Answers how many struck and how many
+    /// operations the disk had, once everything acknowledged was found, before and after another start.
+    pub fn with_fault(options: Options, fault: Fault) -> Result<(u64, u64), String> {
+        let seed = options.seed;
+        let mut history = History::new(options)?;
+        let before = history.disk.operations();
+        history.disk.set_fault(Some(fault));
+        let named = |verb: &str, error: String| format!("HOLDFAST_SEED={seed} {fault:?} {verb}: {error}");
+        for _ in 0..history.options.operations {
+            history.operation().map_err(|error| named(history.verb, error))?;
+        }
+        let struck = history.disk.faults_struck();
+        let operations = history.disk.operations() - before;
+        history.disk.set_fault(None);
+        history.finish().map_err(|error| named("at the end", error))?;
+        Ok((struck, operations))
+    }
+
+    fn finish(&mut self) -> Outcome {
+        let expected = Expected::exactly(&self.model);
+        self.check_store(&self.store, &expected)?;
+        self.start()?;
+        let found = self.check_store(&self.store, &expected)?;
+        // Sessions whose begin was never answered end by themselves.
+        self.clock.0.fetch_add(2 * IDLE_NS, Ordering::Relaxed);
+        self.store.confirm_clock().map_err(text)?;
+        let store = std::mem::replace(&mut self.store, open_elsewhere()?);
+        let checked = self.check_dry(&store, &expected, found);
+        self.store = store;
+        checked
     }
 
     fn act(&mut self) -> Outcome {
@@ -689,7 +787,15 @@ impl History {
         match self.store.put_nodes(&VAULT, &upload.session, &self.objects(&ids)) {
             Ok(durable) => self.acknowledge(at, end, durable.incarnation == upload.incarnation),
             // Whatever was received or reported present since the start is claimed, and stays.
-            Err(StoreError::Missing(missing)) => return Err(format!("claimed objects are missing: {missing:?}")),
+            Err(StoreError::Missing(missing)) => {
+                let durable = &self.model.sessions[&upload.session].durable;
+                let broken = missing.iter().filter(|id| durable.contains(*id)).count();
+                // A pack that was given up takes along what was only received.
+                if !self.options.patient || broken > 0 {
+                    return Err(format!("claimed objects are missing, {broken} of them acknowledged: {missing:?}"));
+                }
+                self.uploads[at].sent = upload.acknowledged;
+            }
             Err(error) => return Err(text(error)),
         }
         Ok(())
@@ -720,10 +826,16 @@ impl History {
     }
 
     fn abort(&mut self) -> Outcome {
-        let at = self.upload()?;
         self.verb = "abort";
+        if self.uploads.is_empty() {
+            return Ok(());
+        }
+        let at = self.upload()?;
         let upload = self.uploads.remove(at);
-        self.store.abort_upload(&VAULT, &upload.session).map_err(text)?;
+        match self.store.abort_upload(&VAULT, &upload.session) {
+            Err(StoreError::NoSuchSession(_)) if self.options.patient => {}
+            aborted => aborted.map_err(text)?,
+        }
         self.change(|model| {
             model.sessions.remove(&upload.session);
         });
@@ -791,7 +903,7 @@ impl History {
         let ids = self.some_snapshots(4);
         match self.store.purge_snapshots(&VAULT, &ids) {
             Ok(_) if self.held(&ids) => return Err("a held snapshot was purged".into()),
-            Ok(gone) if gone == ids.len() as u64 => {}
+            Ok(gone) if gone == ids.len() as u64 || self.options.patient => {}
             Ok(gone) => return Err(format!("{gone} snapshots went instead of {}", ids.len())),
             Err(StoreError::Held { .. }) if self.held(&ids) => return Ok(()),
             Err(error) => return Err(text(error)),
@@ -956,9 +1068,11 @@ impl History {
     /// Hours go by.
     fn pass_time(&mut self) -> Outcome {
         self.verb = "pass time";
-        let hours = if self.rng.chance(50) { 25 } else { 1 + self.rng.below(6) as i64 };
+        let hours = [60, 25, 25, 1 + self.rng.below(6) as i64][self.rng.below(4)];
         self.clock.0.fetch_add(hours * HOUR_NS, Ordering::Relaxed);
         self.store.confirm_clock().map_err(text)?;
+        let confirmed_ns = self.now_ns();
+        self.change(|model| model.confirmed_ns = confirmed_ns);
         self.maintain()
     }
 
@@ -991,4 +1105,30 @@ impl History {
         self.store.put_chunks(&VAULT, &upload.session, &chunks).map_err(text)?;
         Ok(())
     }
+}
+
+/// Power may go while the store and its vault are made: whoever did not hear that they are makes them again, and whoever
+/// did finds them.
+fn check_creation(disk: &Arc<Disk>, rng: &mut Rng, options: &Options, pack_bytes_target: u64) -> Outcome {
+    let captured = disk.captured();
+    let answered = captured.len().saturating_sub(1);
+    for (number, (_, volume)) in captured.iter().enumerate() {
+        let any = Survival::Any { seed: rng.next(), sector: 512 };
+        for survival in [Survival::Nothing, Survival::Names, Survival::Data, any] {
+            let disk = Disk::with_sites(volume.crash(survival), options.sites.clone());
+            let named = |error: StoreError| format!("creation, {survival:?}: {}", text(error));
+            let (store, _) = open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(named)?;
+            if number < answered {
+                store.create_vault(VAULT).map_err(named)?;
+            }
+            store.snapshots(&VAULT).map_err(named)?;
+            store.begin_upload(&VAULT, "computer", "series", None).map_err(named)?;
+        }
+    }
+    Ok(())
+}
+
+/// A store that stands in while another one is looked at.
+fn open_elsewhere() -> Result<Store, String> {
+    open(&Disk::new(Volume::default()), 0, START_NS, 1000).map(|(store, _)| store).map_err(text)
 }

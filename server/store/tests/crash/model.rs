@@ -46,6 +46,8 @@ pub struct Model {
     pub restores: BTreeMap<RestoreId, (ObjectId, i64)>,
     /// Live ones only.
     pub sessions: BTreeMap<UploadSessionId, Session>,
+    /// When someone last said that the clock is right, nanoseconds since 1970.
+    pub confirmed_ns: i64,
     /// Rises with every acknowledgement.
     pub version: u64,
 }
@@ -146,7 +148,13 @@ impl Expected {
             let begun = Session { base_root: session.base_root, ..Session::default() };
             (*id, self.before.sessions.get(id).cloned().unwrap_or(begun))
         });
-        Model { sessions: sessions.collect(), restores, snapshots: found, version: self.after.version + 1 }
+        Model {
+            sessions: sessions.collect(),
+            restores,
+            snapshots: found,
+            confirmed_ns: self.before.confirmed_ns,
+            version: self.after.version + 1,
+        }
     }
 
     /// Whether the call under way changes any snapshot; then both outcomes are right.
