@@ -50,13 +50,6 @@ pub struct Tree {
     pub logical_bytes: u64,
 }
 
-impl Tree {
-    /// What a restore must give.
-    pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
-        self.files.iter().map(|(name, file)| (name.clone(), file.concat().concat())).collect()
-    }
-}
-
 /// Chunks that come again and again.
 const POOL: usize = 48;
 

@@ -460,7 +460,7 @@ impl History {
         self.compare_space(store, &model)?;
         // Trailers and stripes as well, which no restore reads.
         loop {
-            let step = store.scrub_step(&VAULT, now_ns, u64::MAX).map_err(text)?;
+            let step = store.scrub_step(&VAULT, self.now_ns(), u64::MAX).map_err(text)?;
             if (step.objects_damaged, step.packs_damaged, step.packs_missing) != (0, 0, 0) {
                 return Err(format!("scrub found damage on a sound disk: {step:?}"));
             }

@@ -492,11 +492,6 @@ impl Disk {
         self.running.lock().faults_struck
     }
 
-    /// How large the volume is, bytes: writes beyond it fail as on a full disk.
-    pub fn set_space_total(&self, total: u64) {
-        self.running.lock().space_total = total;
-    }
-
     fn pause(&self) {
         if let Some(pause) = &self.pause {
             pause();
