@@ -317,8 +317,9 @@ impl Vault {
             let mut state = self.state.lock();
             let incarnation = self.incarnation_of(&state);
             let ticket = self.apply(&mut state, session, &nodes, &rows)?;
-            let held = self.hold_stored(&mut state, session)?;
-            Ok((held.unwrap_or(ticket), incarnation))
+            // Its failure is not the nodes': they have their rows, and what was reserved for them is counted.
+            let held = self.hold_stored(&mut state, session);
+            Ok((ticket, held, incarnation))
         });
         if outcome.is_err() {
             let mut appender = self.appender.lock();
@@ -326,8 +327,9 @@ impl Vault {
                 appender.recorded(&place.pack, 1);
             }
         }
-        let (ticket, incarnation) = outcome?;
+        let (ticket, held, incarnation) = outcome?;
         appending.hand_over_all();
+        let ticket = held?.unwrap_or(ticket);
         self.sync(ticket)?;
         let durable = Durable {
             incarnation,
