@@ -1,5 +1,6 @@
 //! The index in RocksDB: a column family per table, keys prefixed by the vault. The only file that names `rocksdb`.
 
+use super::manifest_mark::{self, Noted};
 use super::{Batch, IndexFailure, IndexFailureKind, MetaStore, Row, Table, Ticket};
 use crate::error::StoreError;
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
@@ -31,6 +32,16 @@ pub struct RocksMeta {
     synced: Mutex<u64>,
     syncs: AtomicU64,
     failure: OnceLock<IndexFailure>,
+    /// How long the manifest is.
+    manifest: Mutex<Noted>,
+}
+
+impl Drop for RocksMeta {
+    fn drop(&mut self) {
+        if self.db.get_mut().is_some() {
+            self.manifest.get_mut().note(&self.directory);
+        }
+    }
 }
 
 fn failed(error: rocksdb::Error) -> StoreError {
@@ -75,6 +86,7 @@ fn end_of(vault: &VaultId) -> Option<[u8; VaultId::LEN]> {
 impl RocksMeta {
     /// Opens or creates the index in `directory`; `memory_bytes` bounds block cache and write buffers together.
     pub fn open(directory: &Path, memory_bytes: usize) -> Result<Self, StoreError> {
+        manifest_mark::check(directory)?;
         let db = open_database(directory, memory_bytes).map_err(|error| match error.kind() {
             rocksdb::ErrorKind::Corruption => StoreError::IndexDamaged(error.into_string()),
             // A lost file of the index is an input/output error to RocksDB.
@@ -86,7 +98,10 @@ impl RocksMeta {
         })?;
         let mut write_options = WriteOptions::default();
         write_options.set_sync(false);
+        let mut manifest = Noted::default();
+        manifest.note(directory);
         Ok(RocksMeta {
+            manifest: Mutex::new(manifest),
             directory: directory.to_owned(),
             memory_bytes,
             db: RwLock::new(Some(db)),
@@ -169,6 +184,7 @@ impl RocksMeta {
         *handle = None;
         let opened = open_database(&self.directory, self.memory_bytes).map_err(|error| self.fail(&error))?;
         *handle = Some(opened);
+        self.manifest.lock().note(&self.directory);
         Ok(())
     }
 }
@@ -295,6 +311,7 @@ impl MetaStore for RocksMeta {
         db.flush_wal(true).map_err(|error| self.fail(&error))?;
         if self.syncs.fetch_add(1, Ordering::Relaxed).is_multiple_of(SYNCS_PER_LOOK) {
             self.look_for_background_errors(&db)?;
+            self.manifest.lock().note_now_and_then(&self.directory);
         }
         *synced = covered;
         Ok(())
@@ -327,7 +344,11 @@ impl MetaStore for RocksMeta {
     }
 
     fn close(&self) {
-        *self.db.write() = None;
+        let mut handle = self.db.write();
+        if handle.is_some() {
+            self.manifest.lock().note(&self.directory);
+        }
+        *handle = None;
     }
 }
 
