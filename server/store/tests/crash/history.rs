@@ -210,6 +210,7 @@ impl History {
         let keys = store.id_keys(&VAULT).map_err(text)?;
         if options.crash_percent > 0 {
             check_creation(&disk, &mut rng, &options, pack_bytes_target)?;
+            check_second_vault(&options, pack_bytes_target)?;
         }
         Ok(History {
             options,
@@ -1124,6 +1125,22 @@ fn check_creation(disk: &Arc<Disk>, rng: &mut Rng, options: &Options, pack_bytes
             store.snapshots(&VAULT).map_err(named)?;
             store.begin_upload(&VAULT, "computer", "series", None).map_err(named)?;
         }
+    }
+    Ok(())
+}
+
+/// A vault beside others, whose folders' parents are on disk already, is there once it was answered.
+fn check_second_vault(options: &Options, pack_bytes_target: u64) -> Outcome {
+    let second = VaultId::from_bytes([0x43; 16]);
+    let disk = Disk::with_sites(Volume::default(), options.sites.clone());
+    let (store, _) = open(&disk, 1, START_NS, pack_bytes_target).map_err(text)?;
+    store.create_vault(VAULT).map_err(text)?;
+    store.create_vault(second).map_err(text)?;
+    for survival in [Survival::Nothing, Survival::Names, Survival::Data] {
+        let disk = Disk::with_sites(disk.volume().crash(survival), options.sites.clone());
+        let named = |error: StoreError| format!("a second vault, {survival:?}: {}", text(error));
+        let (store, _) = open(&disk, 2, START_NS, pack_bytes_target).map_err(named)?;
+        store.snapshots(&second).map_err(named)?;
     }
     Ok(())
 }
