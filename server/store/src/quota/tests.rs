@@ -1,3 +1,5 @@
+//! The book of limits: every rule at its edge, and random histories against sums counted anew.
+
 use super::*;
 use std::collections::BTreeMap;
 

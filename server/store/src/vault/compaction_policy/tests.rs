@@ -1,3 +1,5 @@
+//! The policy by itself, and simulated years of it.
+
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 
