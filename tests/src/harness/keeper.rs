@@ -158,10 +158,10 @@ impl Keeper {
     /// pack files below the data folder `data` take little more. An error after `limit`, with what differed.
     pub fn settled(&self, data: &Path, limit: Duration) -> io::Result<Settled> {
         let started = Instant::now();
-        let reached = self.reach(&self.roots()?)?;
-        let least = reached.frame_bytes + PACK_OVERHEAD_BYTES + FRAME_OVERHEAD_BYTES * reached.objects;
-        let most = least * 1000 / (1000 - DEAD_PER_MILLE_MAX) + DEAD_BYTES_FREE;
+        let (mut roots, mut reached) = self.reached_now()?;
         loop {
+            let least = reached.frame_bytes + PACK_OVERHEAD_BYTES + FRAME_OVERHEAD_BYTES * reached.objects;
+            let most = least * 1000 / (1000 - DEAD_PER_MILLE_MAX) + DEAD_BYTES_FREE;
             let status = self.status()?;
             let file_bytes = pack_file_bytes(data, &self.vault)?;
             let elapsed = started.elapsed();
@@ -177,6 +177,22 @@ impl Keeper {
                 return Err(io::Error::other(said));
             }
             std::thread::sleep(LOOK_EVERY);
+            if self.roots()? != roots {
+                (roots, reached) = self.reached_now()?;
+            }
+        }
+    }
+
+    /// Roots of the snapshots there are, and what they reach. A snapshot that the server removes while its objects are
+    /// fetched is no error: then it is the others that count.
+    fn reached_now(&self) -> io::Result<(Vec<ObjectId>, Reached)> {
+        loop {
+            let roots = self.roots()?;
+            match self.reach(&roots) {
+                Ok(reached) => return Ok((roots, reached)),
+                Err(error) if self.roots()? == roots => return Err(error),
+                Err(_) => {}
+            }
         }
     }
 }
