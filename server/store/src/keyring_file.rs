@@ -48,7 +48,7 @@ impl KeyringFile {
                 let keyring = keyring.unlock(master).at(&directory.join(KEYRING_FILES[0]))?;
                 let file = KeyringFile { world, directory: directory.to_owned(), keyring };
                 if differ {
-                    file.save()?;
+                    file.save(&file.keyring)?;
                 }
                 Ok(file)
             }
@@ -57,15 +57,15 @@ impl KeyringFile {
                 let random = world.random_bytes::<CREATE_RANDOM_BYTES>().map_err(StoreError::Random)?;
                 let keyring = Keyring::create(master, &random)?;
                 let file = KeyringFile { world, directory: directory.to_owned(), keyring };
-                file.save()?;
+                file.save(&file.keyring)?;
                 Ok(file)
             }
             (None, None) => Err(FormatError::Truncated { what: "keyring" }).at(&directory.join(KEYRING_FILES[0])),
         }
     }
 
-    fn save(&self) -> Result<(), StoreError> {
-        let bytes = self.keyring.encode();
+    fn save(&self, keyring: &UnlockedKeyring) -> Result<(), StoreError> {
+        let bytes = keyring.encode();
         for name in KEYRING_FILES {
             let path = self.directory.join(name);
             self.world.vfs.replace(&path, &bytes).at(&path)?;
@@ -73,10 +73,14 @@ impl KeyringFile {
         Ok(())
     }
 
+    /// Draws the keys of a new vault. Nobody sees them before both copies hold them: a key that was only in memory would
+    /// be lost with the process, and everything sealed under it.
     pub(crate) fn insert_vault(&mut self, vault: VaultId) -> Result<VaultKeys, StoreError> {
         let random = self.world.random_bytes::<VAULT_RANDOM_BYTES>().map_err(StoreError::Random)?;
-        let keys = self.keyring.insert_vault(vault, &random)?;
-        self.save()?;
+        let mut changed = self.keyring.clone();
+        let keys = changed.insert_vault(vault, &random)?;
+        self.save(&changed)?;
+        self.keyring = changed;
         Ok(keys)
     }
 
@@ -122,7 +126,10 @@ impl KeyringFile {
 
     pub(crate) fn rotate_master(&mut self, master: &MasterKey) -> Result<(), StoreError> {
         let nonce = self.world.random_bytes().map_err(StoreError::Random)?;
-        self.keyring.rotate_master(master, &nonce)?;
-        self.save()
+        let mut changed = self.keyring.clone();
+        changed.rotate_master(master, &nonce)?;
+        self.save(&changed)?;
+        self.keyring = changed;
+        Ok(())
     }
 }

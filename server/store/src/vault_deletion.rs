@@ -182,7 +182,11 @@ impl Store {
         shared.index_volume.forget_remains()?;
 
         let path = intent_path(&shared.settings.directory, vault);
-        vfs.remove_file(&path).at(&path)?;
+        match vfs.remove_file(&path) {
+            // An attempt that failed at the sync below has removed it already.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.at(&path)?,
+        }
         let folder = shared.settings.directory.join(FOLDER);
         vfs.sync_dir(&folder).at(&folder)?;
         self.deletions.known.lock().insert(*vault, Deletion::Done);

@@ -2,11 +2,14 @@
 //! stops and loses power. Every call that is answered moves the model; every state the disk passes through is a state
 //! it may be found in.
 
+mod neighbour;
 mod verbs;
+
+pub use neighbour::check_gone;
 
 use crate::content::{Tree, Universe, tree};
 use crate::log_meta::LogMeta;
-use crate::model::{Expected, Model, Session, Snapshot};
+use crate::model::{Expected, Model, Neighbour, Session, Snapshot, Stage};
 use crate::sim_vfs::{Disk, Fault, Op, Rng, SimVfs, Survival, Volume};
 use crate::sites::Sites;
 use parking_lot::Mutex;
@@ -30,6 +33,8 @@ pub const HOUR_NS: i64 = 3_600_000_000_000;
 const IDLE_NS: i64 = 24 * HOUR_NS;
 /// How often a patient caller makes a call that is refused.
 const TRIES_MAX: usize = 8;
+/// Of a hundred states, how many are also looked at with a clock that has jumped.
+const JUMP_PERCENT: usize = 25;
 /// Steps after which collection must have come to rest.
 const STEPS_MAX: usize = 10_000;
 
@@ -127,6 +132,8 @@ pub struct Figures {
     pub states: HashSet<[u8; 16]>,
     pub snapshots: u64,
     pub crashes_inside: u64,
+    /// Deletions of a vault that went on after a crash.
+    pub deletions_resumed: u64,
     pub verbs: BTreeMap<&'static str, u64>,
 }
 
@@ -138,6 +145,7 @@ impl Figures {
         self.dry_checks += part.dry_checks;
         self.snapshots += part.snapshots;
         self.crashes_inside += part.crashes_inside;
+        self.deletions_resumed += part.deletions_resumed;
         self.states.extend(part.states);
         for (verb, count) in part.verbs {
             *self.verbs.entry(verb).or_default() += count;
@@ -149,8 +157,14 @@ impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{} checks, {} of them collected dry; {} operations on {} disk operations, {} lost power and went on; {} snapshots compared",
-            self.checks, self.dry_checks, self.operations, self.disk_operations, self.crashes_inside, self.snapshots
+            "{} checks, {} of them collected dry; {} operations on {} disk operations, {} lost power and went on; {} snapshots compared; {} deletions of vaults went on",
+            self.checks,
+            self.dry_checks,
+            self.operations,
+            self.disk_operations,
+            self.crashes_inside,
+            self.snapshots,
+            self.deletions_resumed
         )?;
         write!(f, "{:?}", self.verbs)
     }
@@ -212,8 +226,9 @@ impl History {
         let keys = store.id_keys(&VAULT).map_err(text)?;
         if options.crash_percent > 0 {
             check_creation(&disk, &mut rng, &options, pack_bytes_target)?;
-            check_second_vault(&options, pack_bytes_target)?;
         }
+        // From here on a clock that jumps is refused, also over a restart.
+        store.now_ns().map_err(text)?;
         Ok(History {
             options,
             rng,
@@ -253,6 +268,8 @@ impl History {
 
     /// One call of somebody, then a crash at the disk operations it took.
     fn operation(&mut self) -> Outcome {
+        // Once, however often the call is made: who asks again asks for the same.
+        self.clock.0.fetch_add(1_000_000_000, Ordering::Relaxed);
         let (before, uploads_before) = (self.model.clone(), self.uploads.clone());
         self.disk.captured();
         let acted = if self.options.patient { self.act_patiently() } else { self.act() };
@@ -318,7 +335,8 @@ impl History {
 
     fn crash_at(&mut self, volume: &Volume, expected: &Expected) -> Outcome {
         for survival in self.survivals(volume) {
-            let state = volume.crash(survival);
+            // A killed process leaves in memory what is not on disk: it may be lost yet, after the next start.
+            let state = if survival == Survival::Everything { volume.clone() } else { volume.crash(survival) };
             let mut hash = [0; 16];
             hash.copy_from_slice(&state.hash()[..16]);
             self.figures.states.insert(hash);
@@ -339,6 +357,9 @@ impl History {
         let again = self.rng.chance(self.options.again_percent);
         let dry = self.rng.chance(self.options.dry_percent);
         let seed = self.rng.next();
+        if self.rng.chance(JUMP_PERCENT) {
+            self.check_jump(&state, seed)?;
+        }
         let disk = Disk::with_sites(state, self.options.sites.clone());
         if again {
             disk.watch();
@@ -347,12 +368,23 @@ impl History {
             .map_err(|error| format!("open: {}", text(error)))?;
         let found = self.check_store(&store, expected)?;
         self.figures.snapshots += found.len() as u64;
+        let neighbour = self.check_neighbour(&store, &disk, expected)?;
+        let mut expected_again = Expected { before: expected.before.clone(), after: expected.after.clone() };
+        if let Some(neighbour) = neighbour.filter(|neighbour| neighbour.stage == Stage::Decided) {
+            self.finish_deletion(&store, &disk, &neighbour)?;
+            self.figures.deletions_resumed += 1;
+            self.check_store(&store, expected).map_err(|error| format!("beside a deleted vault: {error}"))?;
+            Arc::make_mut(&mut expected_again.after).neighbour = Some(Neighbour { stage: Stage::Gone, ..neighbour });
+        }
         if again {
             // Power is lost once more, in the middle of the recovery.
             let captured = disk.captured();
-            for _ in 0..2 {
+            for number in 0..2 {
                 let Some((_, volume)) = self.rng.pick(&captured) else { break };
-                let survival = Survival::Any { seed: self.rng.next(), sector: 512 };
+                let survival = match number {
+                    0 => Survival::Nothing,
+                    _ => Survival::Any { seed: self.rng.next(), sector: 512 },
+                };
                 let state = volume.crash(survival);
                 let mut hash = [0; 16];
                 hash.copy_from_slice(&state.hash()[..16]);
@@ -360,13 +392,28 @@ impl History {
                 let disk = Disk::with_sites(state, self.options.sites.clone());
                 let (store, _) = open(&disk, self.rng.next(), self.now_ns(), self.pack_bytes_target)
                     .map_err(|error| format!("open after a second crash: {}", text(error)))?;
-                self.check_store(&store, expected).map_err(|error| format!("after a second crash: {error}"))?;
+                self.check_store(&store, expected)
+                    .and_then(|_| self.check_neighbour(&store, &disk, &expected_again))
+                    .map_err(|error| format!("after a second crash: {error}"))?;
             }
         }
         if dry {
             self.check_dry(&store, expected, found)?;
         }
         Ok(())
+    }
+
+    /// A clock that jumps over a restart is not believed.
+    fn check_jump(&self, state: &Volume, seed: u64) -> Outcome {
+        let disk = Disk::with_sites(state.clone(), self.options.sites.clone());
+        let jumped_ns = self.now_ns() + 49 * HOUR_NS;
+        let (store, _) =
+            open(&disk, seed, jumped_ns, self.pack_bytes_target).map_err(|error| format!("open: {}", text(error)))?;
+        match store.now_ns() {
+            Err(StoreError::ClockJumped { .. }) => Ok(()),
+            Err(error) => Err(format!("the clock: {}", text(error))),
+            Ok(_) => Err("a clock that jumped two days over a restart was believed".into()),
+        }
     }
 
     fn check_store(&self, store: &Store, expected: &Expected) -> Result<BTreeMap<SnapshotId, Snapshot>, String> {
@@ -380,7 +427,7 @@ impl History {
             store.now_ns().map_err(|error| format!("the clock: {}", text(error)))?;
         }
         let required = expected.required(&self.universe, &found);
-        self.read_all(store, expected, &required)?;
+        self.read_all(store, &VAULT, &required, |id| expected.needed_by(&self.universe, id))?;
         let recount = store.recount(&VAULT).map_err(|error| format!("recount: {}", text(error)))?;
         if let Some(drift) = recount.drift.first() {
             return Err(format!("drift: {drift}"));
@@ -393,19 +440,25 @@ impl History {
     }
 
     /// Every required object comes back, byte for byte.
-    fn read_all(&self, store: &Store, expected: &Expected, required: &HashSet<ObjectId>) -> Outcome {
+    fn read_all(
+        &self,
+        store: &Store,
+        vault: &VaultId,
+        required: &HashSet<ObjectId>,
+        needed_by: impl Fn(&ObjectId) -> Vec<String>,
+    ) -> Outcome {
         let ids: Vec<ObjectId> = required.iter().copied().collect();
         let mut wrong = None;
         let mut plaintext = Vec::new();
         let mut decompressor = None;
         store
-            .read_objects(&VAULT, &ids, |delivered| {
+            .read_objects(vault, &ids, |delivered| {
                 let object = match delivered {
                     Delivered::Object(object) => object,
                     other => {
                         wrong.get_or_insert_with(|| {
                             let (Delivered::Absent(id) | Delivered::Damaged(id)) = &other else { return String::new() };
-                            format!("{other:?}, needed by {:?}", expected.needed_by(&self.universe, id))
+                            format!("{other:?}, needed by {:?}", needed_by(id))
                         });
                         return Ok(());
                     }
@@ -565,7 +618,8 @@ impl History {
                 return Err("a running restore is gone".into());
             }
         }
-        self.model = Arc::new(expected.settle(found, &live, restores));
+        let neighbour = self.check_neighbour(&self.store, &self.disk, expected)?;
+        self.model = Arc::new(Model { neighbour, ..expected.settle(found, &live, restores) });
         for upload in &mut self.uploads {
             upload.sent = upload.acknowledged;
             upload.incarnation = 0;
@@ -646,6 +700,10 @@ impl History {
         self.check_store(&self.store, &expected)?;
         self.start()?;
         let found = self.check_store(&self.store, &expected)?;
+        let neighbour = self.check_neighbour(&self.store, &self.disk, &expected)?;
+        if let Some(neighbour) = neighbour.filter(|neighbour| neighbour.stage == Stage::Decided) {
+            self.finish_deletion(&self.store, &self.disk, &neighbour)?;
+        }
         // Sessions whose begin was never answered end by themselves.
         self.clock.0.fetch_add(2 * IDLE_NS, Ordering::Relaxed);
         self.store.confirm_clock().map_err(text)?;
@@ -656,11 +714,11 @@ impl History {
     }
 
     fn act(&mut self) -> Outcome {
-        self.clock.0.fetch_add(1_000_000_000, Ordering::Relaxed);
         match self.rng.below(100) {
             0..=9 => self.begin(),
-            10..=24 => self.put(),
-            25..=30 => self.flush(),
+            10..=22 => self.put(),
+            23..=26 => self.flush(),
+            27..=30 => self.neighbour(),
             31..=45 => self.nodes(),
             46..=61 => self.commit(),
             62..=63 => self.abort(),
@@ -671,8 +729,8 @@ impl History {
             78..=79 => self.tag(),
             80 => self.begin_restore(),
             81 => self.end_restore(),
-            82..=89 => self.maintain(),
-            90 => self.pass_time(),
+            82..=88 => self.maintain(),
+            89..=90 => self.pass_time(),
             91..=92 => self.scrub(),
             93 => self.audit(),
             94..=95 => self.close(),
@@ -700,22 +758,6 @@ fn check_creation(disk: &Arc<Disk>, rng: &mut Rng, options: &Options, pack_bytes
             store.snapshots(&VAULT).map_err(named)?;
             store.begin_upload(&VAULT, "computer", "series", None).map_err(named)?;
         }
-    }
-    Ok(())
-}
-
-/// A vault beside others, whose folders' parents are on disk already, is there once it was answered.
-fn check_second_vault(options: &Options, pack_bytes_target: u64) -> Outcome {
-    let second = VaultId::from_bytes([0x43; 16]);
-    let disk = Disk::with_sites(Volume::default(), options.sites.clone());
-    let (store, _) = open(&disk, 1, START_NS, pack_bytes_target).map_err(text)?;
-    store.create_vault(VAULT).map_err(text)?;
-    store.create_vault(second).map_err(text)?;
-    for survival in [Survival::Nothing, Survival::Names, Survival::Data] {
-        let disk = Disk::with_sites(disk.volume().crash(survival), options.sites.clone());
-        let named = |error: StoreError| format!("a second vault, {survival:?}: {}", text(error));
-        let (store, _) = open(&disk, 2, START_NS, pack_bytes_target).map_err(named)?;
-        store.snapshots(&second).map_err(named)?;
     }
     Ok(())
 }

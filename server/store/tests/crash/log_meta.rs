@@ -139,6 +139,11 @@ impl LogMeta {
         })
     }
 
+    /// Whether any row is of this vault.
+    pub fn holds(&self, vault: &VaultId) -> bool {
+        self.state.lock().rows.keys().any(|key| key.starts_with(vault.as_bytes()))
+    }
+
     fn append(&self, payload: &[u8]) -> Result<Ticket, StoreError> {
         let mut state = self.state.lock();
         if state.failed.is_some() {

@@ -19,9 +19,10 @@ mod mutations;
 mod sim_vfs;
 mod sites;
 
-use history::{Figures, History, Options};
+use history::{Figures, History, Options, open};
 use parking_lot::Mutex;
-use sim_vfs::Fault;
+use repo_format::id::VaultId;
+use sim_vfs::{Disk, Fault, Survival, Volume};
 use std::io;
 use std::time::Instant;
 
@@ -154,6 +155,55 @@ fn an_error_at_any_disk_operation_loses_nothing() {
     for number in 0..8 {
         faults(first + number, 120, 1);
     }
+}
+
+/// Whatever fails while a vault is made: made at the next attempt, it is there after a restart, with its key.
+#[test]
+fn a_vault_made_at_the_second_attempt_has_its_key_on_disk() {
+    let vault = VaultId::from_bytes([0x43; 16]);
+    let now_ns = 1_800_000_000_000_000_000;
+    let mut at = 0;
+    loop {
+        let disk = Disk::new(Volume::default());
+        let (store, _) = open(&disk, 1, now_ns, 1000).unwrap();
+        disk.set_fault(Some(Fault { at, times: 1, kind: io::ErrorKind::Other, half: false }));
+        let attempts = (0..3).take_while(|_| store.create_vault(vault).is_err()).count();
+        let struck = disk.faults_struck();
+        assert!(attempts <= struck as usize, "{attempts} attempts failed after one error at operation {at}");
+        let (store, _) = open(&Disk::new(disk.volume().crash(Survival::Nothing)), 2, now_ns, 1000).unwrap();
+        store
+            .begin_upload(&vault, "computer", "series", None)
+            .unwrap_or_else(|error| panic!("operation {at}: {error}"));
+        if struck == 0 {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 10, "{at} operations");
+}
+
+/// Whatever fails while a vault is deleted: the next attempt in the same process finishes it.
+#[test]
+fn a_deletion_that_failed_is_finished_by_the_next_attempt() {
+    let vault = VaultId::from_bytes([0x43; 16]);
+    let now_ns = 1_800_000_000_000_000_000;
+    let mut at = 0;
+    loop {
+        let disk = Disk::new(Volume::default());
+        let (store, _) = open(&disk, 1, now_ns, 1000).unwrap();
+        store.create_vault(vault).unwrap();
+        store.begin_upload(&vault, "computer", "series", None).unwrap();
+        disk.set_fault(Some(Fault { at, times: 1, kind: io::ErrorKind::Other, half: false }));
+        let attempts = (0..3).take_while(|_| store.delete_vault(&vault, &history::master()).is_err()).count();
+        let struck = disk.faults_struck();
+        assert!(attempts <= struck as usize, "{attempts} attempts failed after one error at operation {at}");
+        history::check_gone(&store, &disk, &vault).unwrap_or_else(|error| panic!("operation {at}: {error}"));
+        if struck == 0 {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 10, "{at} operations");
 }
 
 /// With any single sync, directory sync or atomic rename left out, the histories fail.

@@ -2,7 +2,7 @@
 //! between the last acknowledgement and the call that was under way.
 
 use crate::content::{Tree, Universe};
-use repo_format::id::{ObjectId, RestoreId, SnapshotId, UploadSessionId};
+use repo_format::id::{ObjectId, RestoreId, SnapshotId, UploadSessionId, VaultId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use store::SnapshotInfo;
@@ -38,6 +38,25 @@ pub struct Session {
     pub durable: BTreeSet<ObjectId>,
 }
 
+/// How far the vault beside the first one is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    Standing,
+    /// Its deletion was decided.
+    Decided,
+    /// Its deletion was answered: nothing of it is left.
+    Gone,
+}
+
+/// The vault beside the first one, which comes and goes.
+#[derive(Clone)]
+pub struct Neighbour {
+    pub vault: VaultId,
+    /// What was committed to it, once or more often.
+    pub tree: Option<Arc<Tree>>,
+    pub stage: Stage,
+}
+
 /// What a caller knows to be so.
 #[derive(Clone, Default)]
 pub struct Model {
@@ -48,6 +67,8 @@ pub struct Model {
     pub sessions: BTreeMap<UploadSessionId, Session>,
     /// When someone last said that the clock is right, nanoseconds since 1970.
     pub confirmed_ns: i64,
+    /// The latest one; one that is gone must stay so.
+    pub neighbour: Option<Neighbour>,
     /// Rises with every acknowledgement.
     pub version: u64,
 }
@@ -153,6 +174,7 @@ impl Expected {
             restores,
             snapshots: found,
             confirmed_ns: self.before.confirmed_ns,
+            neighbour: None,
             version: self.after.version + 1,
         }
     }

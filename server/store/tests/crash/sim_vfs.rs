@@ -82,7 +82,7 @@ impl Default for Volume {
 pub enum Survival {
     /// Nothing.
     Nothing,
-    /// Everything, as after a kill.
+    /// Everything.
     Everything,
     /// Changes of names, but no data.
     Names,
@@ -248,6 +248,30 @@ impl Volume {
         let mut out = Vec::new();
         walk(self, 0, "", &mut out);
         out
+    }
+
+    /// Every file as seen, with its path.
+    pub fn each_file(&self, mut each: impl FnMut(&str, &[u8])) {
+        fn walk(volume: &Volume, dir: usize, path: &str, each: &mut dyn FnMut(&str, &[u8])) {
+            for (name, entry) in &volume.dirs[dir].live {
+                let path = format!("{path}/{name}");
+                match entry {
+                    Entry::File(id) => each(&path, &volume.files[*id].live.data),
+                    Entry::Dir(id) => walk(volume, *id, &path, each),
+                }
+            }
+        }
+        walk(self, 0, "", &mut each);
+    }
+
+    /// The file that has this name now; the number stays when the name goes.
+    pub fn file_number(&self, path: &Path) -> Option<usize> {
+        self.file_of(path).ok()
+    }
+
+    /// Bytes on disk of a file that may have no name any more.
+    pub fn on_disk(&self, number: usize) -> &[u8] {
+        self.files.get(number).map_or(&[], |file| &file.durable.data)
     }
 
     /// Bytes of all files as seen, for ENOSPC and for figures.
