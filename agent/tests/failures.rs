@@ -80,6 +80,40 @@ fn a_server_that_forgets_gets_only_what_was_not_durable_again() {
     assert_comes_back(&connection, &result, &content);
 }
 
+/// Answers of an incarnation that is over, also refusals, arrive after those of the next one: they are no reason to send
+/// what others have brought meanwhile, nor to let go of it.
+#[test]
+fn answers_that_others_overtake_send_nothing_twice_and_lose_nothing() {
+    let seed = seed();
+    let server = FakeServer::new();
+    let folder = tempfile::tempdir().unwrap();
+    let connection = server.connect(folder.path());
+    let content = noise(seed, 100_000_000);
+    let (mut random, mut barriers) = (Random(seed), 0);
+    server.inject(move |path, _| {
+        if !path.contains("/uploads/") {
+            return None;
+        }
+        // Chunks go right before the nodes that need them, and the refusal is late.
+        let barrier = path.ends_with("/nodes") || path.ends_with("/flush");
+        barriers += u64::from(barrier);
+        match random.below(if barrier { 3 } else { 30 }) {
+            _ if barrier && barriers == 1 => Some(Fault::LateCrash),
+            0 if barrier => Some(Fault::LateCrash),
+            0 => Some(Fault::Crash),
+            1..=3 => Some(Fault::LateAnswer),
+            _ => None,
+        }
+    });
+    let result = stream(&connection, &content).unwrap();
+    server.heal();
+    let (seen, counters) = (server.seen(), &result.counters);
+    assert!(counters.chunks_resent > 0, "{counters:?}");
+    assert_eq!((seen.durable_again, counters.chunks_resent_durable), (0, 0), "{seen:?} {counters:?}");
+    assert_eq!(seen.received_again, 0, "sent again without asking: {seen:?}");
+    assert_comes_back(&connection, &result, &content);
+}
+
 #[test]
 fn every_kind_of_failure_at_random_places_is_survived() {
     let seed = seed();
@@ -88,13 +122,15 @@ fn every_kind_of_failure_at_random_places_is_survived() {
     let connection = server.connect(folder.path());
     let content = noise(seed, 60_000_000);
     let mut random = Random(seed);
-    server.inject(move |_, _| match random.below(24) {
+    server.inject(move |_, _| match random.below(28) {
         0 => Some(Fault::Refuse),
         1 => Some(Fault::LoseAnswer),
         2 => Some(Fault::Crash),
         3 => Some(Fault::Busy),
         4 => Some(Fault::CutAnswer),
         5 => Some(Fault::Full),
+        6 => Some(Fault::LateAnswer),
+        7 => Some(Fault::LateCrash),
         _ => None,
     });
     let result = stream(&connection, &content).unwrap();

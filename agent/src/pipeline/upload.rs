@@ -342,8 +342,8 @@ impl Shared {
             let outcome = self.make_durable(&nodes, incarnation);
             window = self.window.lock();
             match outcome {
-                Ok(incarnation) => {
-                    let (durable, changed) = window.acknowledged(incarnation);
+                Ok(answered) => {
+                    let (durable, changed) = window.acknowledged(incarnation, answered);
                     self.incarnation_changed(changed);
                     if durable.is_some() {
                         refused = 0;

@@ -369,12 +369,9 @@ impl Window {
         }
     }
 
+    /// The server lacks a chunk that was asked for.
     fn must_send(&mut self, id: &ChunkId) {
-        let Some(kept) = self.chunks.get_mut(id) else { return };
-        if kept.step != Step::Asking && kept.step != Step::Settled {
-            return;
-        }
-        let (was_settled, number) = (kept.step == Step::Settled, kept.round);
+        let Some(kept) = self.chunks.get_mut(id).filter(|kept| kept.step == Step::Asking) else { return };
         let ready = kept.payload.as_ref().map(|(_, payload)| payload.len());
         match ready {
             Some(bytes) => self.queue_send(*id, bytes, Instant::now()),
@@ -382,9 +379,6 @@ impl Window {
                 kept.step = Step::Compressing;
                 self.compress.push_back(*id);
             }
-        }
-        if was_settled && let Some(round) = self.round(number) {
-            round.unsettled += 1;
         }
     }
 
@@ -422,14 +416,16 @@ impl Window {
         }
     }
 
-    /// The front round's nodes are durable, under `incarnation`. Its chunks too, unless the incarnation has changed.
-    /// Returns the chunks that are now durable, `None` while the round must go on, and whether the incarnation changed.
-    pub fn acknowledged(&mut self, incarnation: u64) -> (Option<usize>, bool) {
+    /// The front round's nodes are durable, under `incarnation`. Its chunks too, if that is also what the window was
+    /// under when it was asked for (`asked_under`), all of them settled: what was brought since then, perhaps after a
+    /// crash before the barrier, is not covered. Returns the chunks that are now durable, `None` while the round must
+    /// go on, and whether the incarnation changed.
+    pub fn acknowledged(&mut self, asked_under: u64, incarnation: u64) -> (Option<usize>, bool) {
         let changed = self.note_incarnation(incarnation);
         let Some(round) = self.rounds.front_mut() else { return (Some(0), changed) };
         round.nodes.clear();
         round.permits.clear();
-        if round.unsettled > 0 {
+        if asked_under != incarnation || round.unsettled > 0 {
             return (None, changed);
         }
         let chunks = self.rounds.pop_front().map(|round| round.chunks).unwrap_or_default();
@@ -443,11 +439,25 @@ impl Window {
         (Some(count), changed)
     }
 
-    /// The server refused nodes because these are missing. Returns those that are not kept any more.
+    /// The server refused nodes because these are missing. Those that are kept are asked for again, not sent: the
+    /// refusal may be older than what other requests have brought meanwhile, and the question is cheap. Returns those
+    /// that are not kept any more.
     pub fn missing(&mut self, ids: impl Iterator<Item = ChunkId>) -> Vec<ChunkId> {
         let mut lost = Vec::new();
         for id in ids {
-            if self.chunks.contains_key(&id) { self.must_send(&id) } else { lost.push(id) }
+            match self.chunks.get_mut(&id) {
+                None => lost.push(id),
+                Some(kept) if kept.step == Step::Settled => {
+                    kept.step = Step::Asking;
+                    let number = kept.round;
+                    self.ask.push_back(id);
+                    if let Some(round) = self.round(number) {
+                        round.unsettled += 1;
+                    }
+                }
+                // On its way already.
+                Some(_) => {}
+            }
         }
         lost
     }

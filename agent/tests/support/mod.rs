@@ -16,7 +16,7 @@ use api::problem::{Code, Problem};
 use api::states::RestoreHold;
 use api::upload::{BeginUpload, Commit, Durable, Flush, Received, UploadSession};
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use repo_format::compress::{Codec, decompress};
 use repo_format::id::{ObjectId, ObjectKind};
 use repo_format::keys::{IdKeys, VaultRootKey};
@@ -70,7 +70,15 @@ pub enum Fault {
     OverQuota,
     /// The body of the answer ends early.
     CutAnswer,
+    /// It is carried out, and others overtake its answer.
+    LateAnswer,
+    /// Both [`Fault::Crash`] and [`Fault::LateAnswer`].
+    LateCrash,
 }
+
+/// A late answer lets so many requests pass, if they come soon.
+const OVERTAKEN_BY: u64 = 8;
+const OVERTAKEN_WITHIN: Duration = Duration::from_millis(20);
 
 type Faults = Box<dyn FnMut(&str, u64) -> Option<Fault> + Send>;
 
@@ -94,6 +102,8 @@ struct Session {
 
 pub struct FakeServer {
     pub state: Mutex<State>,
+    /// A request has arrived.
+    arrived: Condvar,
     pub keys: IdKeys,
 }
 
@@ -110,7 +120,8 @@ impl FakeServer {
             faults: None,
             clock_ns: 1_000_000_000_000_000_000,
         };
-        Arc::new(FakeServer { state: Mutex::new(state), keys: IdKeys::derive(&VaultRootKey::from_bytes([9; 32])) })
+        let keys = IdKeys::derive(&VaultRootKey::from_bytes([9; 32]));
+        Arc::new(FakeServer { state: Mutex::new(state), arrived: Condvar::new(), keys })
     }
 
     /// A connection as the commands use it, with configuration and cache below `folder`.
@@ -408,11 +419,12 @@ impl Transport for FakeServer {
         let fault = {
             let mut state = self.state.lock();
             state.seen.requests += 1;
+            self.arrived.notify_all();
             let number = state.seen.requests;
             let mut faults = state.faults.take();
             let fault = faults.as_mut().and_then(|faults| faults(&request.path, number));
             state.faults = faults;
-            if fault == Some(Fault::Crash) {
+            if matches!(fault, Some(Fault::Crash | Fault::LateCrash)) {
                 state.crash();
             }
             fault
@@ -424,6 +436,11 @@ impl Transport for FakeServer {
             Some(Fault::Full) => problem(507, Code::ServerDiskFull, Vec::new()),
             _ => self.answer(request),
         };
+        if matches!(fault, Some(Fault::LateAnswer | Fault::LateCrash)) {
+            let mut state = self.state.lock();
+            let until = state.seen.requests + OVERTAKEN_BY;
+            while state.seen.requests < until && !self.arrived.wait_for(&mut state, OVERTAKEN_WITHIN).timed_out() {}
+        }
         if fault == Some(Fault::LoseAnswer) {
             return Err(TransportError::Broken("connection reset".into()));
         }

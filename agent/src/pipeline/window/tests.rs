@@ -86,7 +86,7 @@ fn a_round_is_ready_when_its_chunks_are_settled_and_then_its_memory_is_free() {
     assert_eq!(bench.send(1).len(), 2);
     let Front::Ready(nodes) = bench.window.front() else { panic!("not ready") };
     assert_eq!(nodes.len(), 1);
-    assert_eq!(bench.window.acknowledged(1), (Some(3), false));
+    assert_eq!(bench.window.acknowledged(1, 1), (Some(3), false));
     assert!(matches!(bench.window.front(), Front::Empty));
     assert_eq!((bench.window.kept(), bench.budget.used()), (0, 0));
     assert!((0..3).all(|number| bench.window.knows(&id(number))));
@@ -104,7 +104,7 @@ fn another_incarnation_asks_for_everything_settled_again() {
     bench.send(1);
     assert!(bench.is_ready());
     // The flush's answer comes from a server that has forgotten all but chunk 2.
-    assert_eq!(bench.window.acknowledged(2), (None, true));
+    assert_eq!(bench.window.acknowledged(1, 2), (None, true));
     assert!(!bench.is_ready());
     assert_eq!(bench.ask(2, |asked| *asked == id(2)), 4);
     bench.compress();
@@ -115,7 +115,7 @@ fn another_incarnation_asks_for_everything_settled_again() {
     assert!(again.iter().all(|(chunk, again)| *again == (*chunk != id(0))), "{again:?}");
     assert!(sends.iter().all(|chunk| !chunk.durable));
     bench.window.received(sends.iter().map(|chunk| chunk.id), 2);
-    assert_eq!(bench.window.acknowledged(2), (Some(4), false));
+    assert_eq!(bench.window.acknowledged(2, 2), (Some(4), false));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn rounds_close_by_size_and_stay_in_order() {
     assert!(!bench.is_ready());
     bench.compress();
     while !bench.send(1).is_empty() {}
-    assert_eq!(bench.window.acknowledged(1).0, Some(per_round as usize));
+    assert_eq!(bench.window.acknowledged(1, 1).0, Some(per_round as usize));
     assert!(bench.is_ready());
 }
 
@@ -172,13 +172,13 @@ fn what_is_sent_and_not_durable_is_bounded() {
         sent += now;
     }
     assert_eq!(sent as u64 * CHUNK_BYTES as u64, UNACKNOWLEDGED_BYTES_MAX);
-    let (durable, _) = bench.window.acknowledged(1);
+    let (durable, _) = bench.window.acknowledged(1, 1);
     assert!(durable.is_some());
     assert!(!bench.send(1).is_empty(), "a durable round lets the next chunks go");
 }
 
 #[test]
-fn missing_chunks_are_sent_again_and_lost_ones_named() {
+fn missing_chunks_are_asked_for_and_sent_again_and_lost_ones_named() {
     let mut bench = Bench::new();
     bench.submit(0);
     bench.close();
@@ -186,7 +186,59 @@ fn missing_chunks_are_sent_again_and_lost_ones_named() {
     assert!(bench.is_ready());
     assert_eq!(bench.window.missing([id(0), id(7)].into_iter()), [id(7)]);
     assert!(!bench.is_ready());
+    assert_eq!(bench.ask(1, |_| false), 1);
     bench.compress();
     assert_eq!(bench.send(1), [id(0)]);
     assert!(bench.is_ready());
+}
+
+/// A node batch is refused because the server has started anew; by the time its answer is read, another answer has
+/// told of the new incarnation, and the chunk has been sent again.
+#[test]
+fn a_refusal_that_others_have_overtaken_sends_nothing_twice() {
+    let mut bench = Bench::new();
+    for number in 0..3 {
+        bench.submit(number);
+    }
+    bench.close();
+    bench.ask(1, |_| false);
+    bench.compress();
+    bench.send(1);
+    assert!(bench.is_ready());
+    bench.window.note_incarnation(2);
+    assert_eq!(bench.ask(2, |_| false), 3);
+    assert_eq!(bench.send(2).len(), 3);
+    assert!(bench.window.missing([id(0), id(1), id(2)].into_iter()).is_empty());
+    assert!(bench.send(2).is_empty(), "nothing is sent on the word of an old refusal");
+    assert_eq!(bench.ask(2, |_| true), 3);
+    assert!(bench.is_ready());
+    // The same while the question is on its way: its answer alone decides.
+    bench.window.note_incarnation(3);
+    let asked = bench.window.take_questions(usize::MAX);
+    assert!(bench.window.missing(asked.iter().copied()).is_empty());
+    assert!(bench.send(3).is_empty());
+    assert!(bench.window.take_questions(usize::MAX).is_empty());
+    bench.window.answered(&asked, &[false; 3], 3);
+    assert_eq!(bench.send(3).len(), 3);
+    assert!(bench.is_ready());
+}
+
+/// The server starts anew before a barrier that needs none of the round's chunks. Before that answer is read, others have
+/// told of the new incarnation and the chunks have been sent again, after the barrier: it does not cover them.
+#[test]
+fn an_answer_of_a_barrier_covers_only_what_was_settled_when_it_was_asked_for() {
+    let mut bench = Bench::new();
+    bench.submit(0);
+    bench.close();
+    bench.ask(1, |_| false);
+    bench.compress();
+    bench.send(1);
+    assert!(bench.is_ready());
+    bench.window.note_incarnation(2);
+    bench.ask(2, |_| false);
+    assert_eq!(bench.send(2), [id(0)]);
+    assert_eq!(bench.window.acknowledged(1, 2), (None, false));
+    assert_eq!(bench.window.kept(), 1, "it may still be lost");
+    assert!(bench.is_ready());
+    assert_eq!(bench.window.acknowledged(2, 2), (Some(1), false));
 }
