@@ -49,6 +49,9 @@ impl IndexVolume {
         // The old index is moved away only when the new one is complete.
         if has(LAST) && has(NEXT) && !has(INDEX) {
             volume.rename(NEXT, INDEX)?;
+        } else if has(LAST) {
+            // Whoever was killed may have left the exchange in memory alone: the old one must not go before it counts.
+            volume.world.vfs.sync_dir(&root).at(&root)?;
         }
         volume.remove_folder(LAST)?;
         volume.ballast.lock().0 = has(BALLAST);

@@ -54,7 +54,12 @@ impl Deletions {
     pub(crate) fn open(world: &World, directory: &Path) -> Result<Self, StoreError> {
         let folder = directory.join(FOLDER);
         let mut known = BTreeMap::new();
-        for name in world.vfs.list(&folder).at(&folder)? {
+        let names = world.vfs.list(&folder).at(&folder)?;
+        if !names.is_empty() {
+            // A killed process may have left a decision in memory alone; no key goes before it is on disk.
+            world.vfs.sync_dir(&folder).at(&folder)?;
+        }
+        for name in names {
             let path = folder.join(&name);
             let Ok(vault) = name.parse::<VaultId>() else {
                 // Begun and not decided.

@@ -89,7 +89,8 @@ pub trait Vfs: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
-    /// Creates a directory and its parents, mode 0700. Parents are synced.
+    /// Creates a directory and its parents, mode 0700. The names of those it creates are durable on return, and so is the
+    /// name of `path`, also where it was there before: an attempt that failed or was killed may have left it in memory.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// File names in a directory, unordered; empty when it does not exist.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
@@ -222,18 +223,23 @@ impl Vfs for SystemVfs {
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
+        let Some(parent) = path.parent() else { return Ok(()) };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         if path.is_dir() {
-            return Ok(());
+            return match self.sync_dir(parent) {
+                // Made by someone else, in a directory that is none of ours.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                synced => synced,
+            };
         }
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if !parent.is_dir() {
             self.create_dir_all(parent)?;
-            match std::fs::DirBuilder::new().mode(0o700).create(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-            return self.sync_dir(parent);
         }
-        std::fs::DirBuilder::new().mode(0o700).create(path)
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        self.sync_dir(parent)
     }
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
         let entries = match std::fs::read_dir(directory) {

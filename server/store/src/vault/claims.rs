@@ -344,18 +344,18 @@ impl Vault {
         self.sync(ticket)
     }
 
-    /// Ends a restore; one that has ended already is no error.
+    /// Ends a restore; one that has ended already is no error. Not synced: one that a crash brings back ends by itself.
     pub(crate) fn end_restore(&self, restore: &RestoreId) -> Result<(), StoreError> {
-        let ticket = {
+        {
             let mut state = self.state.lock();
             match state.sessions.by_id.get(restore.as_bytes()) {
                 Some(session) if session.phase == Phase::Restoring => {}
                 _ => return Ok(()),
             }
-            self.remove_session(&mut state, restore.as_bytes())?
-        };
+            self.remove_session(&mut state, restore.as_bytes())?;
+        }
         self.wake();
-        self.sync(ticket)
+        Ok(())
     }
 
     /// Upload sessions that have not ended.

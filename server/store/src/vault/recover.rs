@@ -65,11 +65,13 @@ impl Vault {
     /// Makes the folders and the first row of a new vault. Its keys are in the keyring already.
     pub(crate) fn create(shared: &Shared, id: VaultId) -> Result<(), StoreError> {
         let directory = shared.settings.vault_directory(&id);
-        for folder in [packs_directory(&directory), journal_directory(&directory)] {
-            shared.world.vfs.create_dir_all(&folder).at(&folder)?;
+        let (packs, journal) = (packs_directory(&directory), journal_directory(&directory));
+        // Each by itself: an attempt that ended before may have left its name unsynced.
+        for folder in [&shared.settings.vaults_directory(), &directory, &packs, &journal] {
+            shared.world.vfs.create_dir_all(folder).at(folder)?;
         }
         // Rows that are missing beside packs or a journal are lost ones: an empty vault must not take their place.
-        let used = [packs_directory(&directory), journal_directory(&directory)].into_iter().map(|folder| {
+        let used = [packs, journal].into_iter().map(|folder| {
             let names = shared.world.vfs.list(&folder).at(&folder)?;
             Ok::<_, StoreError>(!names.is_empty())
         });

@@ -748,8 +748,10 @@ fn check_creation(disk: &Arc<Disk>, rng: &mut Rng, options: &Options, pack_bytes
     let answered = captured.len().saturating_sub(1);
     for (number, (_, volume)) in captured.iter().enumerate() {
         let any = Survival::Any { seed: rng.next(), sector: 512 };
-        for survival in [Survival::Nothing, Survival::Names, Survival::Data, any] {
-            let disk = Disk::with_sites(volume.crash(survival), options.sites.clone());
+        for survival in [Survival::Nothing, Survival::Names, Survival::Data, Survival::Everything, any] {
+            let killed = survival == Survival::Everything;
+            let state = if killed { volume.clone() } else { volume.crash(survival) };
+            let disk = Disk::with_sites(state, options.sites.clone());
             let named = |error: StoreError| format!("creation, {survival:?}: {}", text(error));
             let (store, _) = open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(named)?;
             if number < answered {
@@ -757,6 +759,12 @@ fn check_creation(disk: &Arc<Disk>, rng: &mut Rng, options: &Options, pack_bytes
             }
             store.snapshots(&VAULT).map_err(named)?;
             store.begin_upload(&VAULT, "computer", "series", None).map_err(named)?;
+            if killed {
+                // What the first process left in memory must be on disk by now.
+                let disk = Disk::with_sites(disk.volume().crash(Survival::Nothing), options.sites.clone());
+                let (store, _) = open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(named)?;
+                store.begin_upload(&VAULT, "computer", "series", None).map_err(named)?;
+            }
         }
     }
     Ok(())

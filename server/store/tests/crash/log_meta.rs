@@ -124,13 +124,11 @@ impl LogMeta {
                 file.sync_data().map_err(failed)?;
                 file
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = vfs.create_new(&path).map_err(failed)?;
-                vfs.sync_dir(directory).map_err(failed)?;
-                file
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => vfs.create_new(&path).map_err(failed)?,
             Err(error) => return Err(failed(error)),
         };
+        // Also where it was there: a killed process may have left the name in memory alone.
+        vfs.sync_dir(directory).map_err(failed)?;
         Ok(LogMeta {
             file,
             state: Mutex::new(State { rows, len, written: 0, failed: None }),

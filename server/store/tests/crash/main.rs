@@ -21,10 +21,11 @@ mod sites;
 
 use history::{Figures, History, Options, open};
 use parking_lot::Mutex;
-use repo_format::id::VaultId;
-use sim_vfs::{Disk, Fault, Survival, Volume};
+use repo_format::id::{ObjectId, VaultId};
+use sim_vfs::{Disk, Fault, Rng, Survival, Volume};
 use std::io;
 use std::time::Instant;
+use store::CommitInput;
 
 /// Histories as the long run has them.
 fn options(seed: u64) -> Options {
@@ -89,12 +90,24 @@ fn a_fixed_history_crashed_at_every_disk_operation() {
     assert!(figures.operations == 300 && figures.states.len() > 1000, "{}", figures.states.len());
 }
 
-/// The history of `HOLDFAST_SEED`, with what the engine logs (`RUST_LOG`) and every call on standard output.
+/// The history of `HOLDFAST_SEED`, harsh with `HOLDFAST_HARSH`, with what the engine logs (`RUST_LOG`) and every call on standard output.
 #[test]
 #[ignore = "for looking into one history"]
 fn one_history() {
     let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
+    let options = if std::env::var("HOLDFAST_HARSH").is_ok() { harsh } else { options };
     explore(seed(), |histories, _| histories >= 1, options);
+}
+
+/// Histories that lose power often, also while they recover: `HOLDFAST_HARSH` repeats one.
+fn harsh(seed: u64) -> Options {
+    Options { variants: 6, again_percent: 30, lose_percent: 15, ..options(seed) }
+}
+
+#[test]
+#[ignore = "long: minutes"]
+fn a_hundred_harsh_histories() {
+    explore(seed(), |histories, _| histories >= 100, harsh);
 }
 
 #[test]
@@ -157,11 +170,13 @@ fn an_error_at_any_disk_operation_loses_nothing() {
     }
 }
 
-/// Whatever fails while a vault is made: made at the next attempt, it is there after a restart, with its key.
+/// Whatever fails while a vault is made: made at the next attempt, it and what it took in are there after a loss of
+/// power: its key, and the names of its folders.
 #[test]
-fn a_vault_made_at_the_second_attempt_has_its_key_on_disk() {
+fn a_vault_made_at_the_second_attempt_is_on_disk() {
     let vault = VaultId::from_bytes([0x43; 16]);
     let now_ns = 1_800_000_000_000_000_000;
+    let mut universe = content::Universe::default();
     let mut at = 0;
     loop {
         let disk = Disk::new(Volume::default());
@@ -170,10 +185,15 @@ fn a_vault_made_at_the_second_attempt_has_its_key_on_disk() {
         let attempts = (0..3).take_while(|_| store.create_vault(vault).is_err()).count();
         let struck = disk.faults_struck();
         assert!(attempts <= struck as usize, "{attempts} attempts failed after one error at operation {at}");
+        let tree = content::tree(&store.id_keys(&vault).unwrap(), &mut Rng::new(at), None, &mut universe);
+        let objects = |ids: &[ObjectId]| ids.iter().map(|id| universe.objects[id].incoming.clone()).collect::<Vec<_>>();
+        let (session, _) = store.begin_upload(&vault, "computer", "series", None).unwrap();
+        store.put_chunks(&vault, &session, &objects(&tree.chunks)).unwrap();
+        store.put_nodes(&vault, &session, &objects(&tree.nodes)).unwrap();
+        store.commit(&vault, &session, &CommitInput { root: tree.root, summary_json: Vec::new() }).unwrap();
         let (store, _) = open(&Disk::new(disk.volume().crash(Survival::Nothing)), 2, now_ns, 1000).unwrap();
-        store
-            .begin_upload(&vault, "computer", "series", None)
-            .unwrap_or_else(|error| panic!("operation {at}: {error}"));
+        let listed = store.snapshots(&vault).unwrap_or_else(|error| panic!("operation {at}: {error}"));
+        assert_eq!(listed.len(), 1, "operation {at}");
         if struck == 0 {
             break;
         }
@@ -211,9 +231,8 @@ fn a_deletion_that_failed_is_finished_by_the_next_attempt() {
 #[ignore = "long: minutes"]
 fn every_mutation_is_noticed() {
     let first = seed();
-    let options = |seed| Options { variants: 6, again_percent: 30, lose_percent: 15, ..options(seed) };
-    mutations::unmutated(options, first, 5).unwrap_or_else(|error| panic!("{error}"));
-    let mutations = mutations::run(options, first, 30, 100);
+    mutations::unmutated(harsh, first, 5).unwrap_or_else(|error| panic!("{error}"));
+    let mutations = mutations::run(harsh, first, 30, 100);
     println!("{}", mutations::table(&mutations));
     let missed: Vec<&str> = mutations
         .iter()

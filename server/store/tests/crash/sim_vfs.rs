@@ -690,8 +690,12 @@ impl Vfs for SimVfs {
         let mut so_far = std::path::PathBuf::new();
         for part in path.components() {
             so_far.push(part);
-            if matches!(part, Component::Normal(_)) && self.0.volume().dir_of(&so_far).is_err() {
-                let parent = so_far.parent().unwrap_or(Path::new("")).to_owned();
+            if !matches!(part, Component::Normal(_)) {
+                continue;
+            }
+            let parent = so_far.parent().unwrap_or(Path::new("")).to_owned();
+            let is_new = self.0.volume().dir_of(&so_far).is_err();
+            if is_new {
                 self.0.change(
                     Op::MakeDir,
                     0,
@@ -702,6 +706,8 @@ impl Vfs for SimVfs {
                         volume.change_names(dir, vec![(name, Some(Entry::Dir(made)))]);
                     },
                 )?;
+            }
+            if is_new || so_far == path {
                 self.sync_dir(&parent)?;
             }
         }

@@ -157,6 +157,8 @@ impl History {
         let running: Vec<_> = self.model.restores.keys().copied().collect();
         let Some(restore) = self.rng.pick(&running).copied() else { return Ok(()) };
         self.store.end_restore(&VAULT, &restore).map_err(text)?;
+        // A crash may bring it back, until it ends by itself.
+        self.expired_restores.push(restore);
         self.change(|model| {
             model.restores.remove(&restore);
         });
