@@ -19,6 +19,7 @@ use crate::pipeline::content::{ContentWriter, StoreError};
 use crate::pipeline::counters::{Counters, Counts, add};
 use crate::pipeline::limits::READERS_MAX;
 use crate::pipeline::read::{Body, Outcome};
+use crate::pipeline::rebundle::{BundlePlan, BundleUse};
 use crate::pipeline::upload::{self, UploadThreads};
 use crate::pipeline::walk::{BaseView, Link, is_damage, is_sound};
 use crate::pipeline::{Run, now, run_scan};
@@ -34,7 +35,7 @@ use repo_format::id::{NodeId, ObjectId};
 use repo_format::pathmap::Cursor;
 use serde::Serialize;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Instant;
@@ -152,7 +153,7 @@ pub fn backup(
         workers: options.workers.min(READERS_MAX),
     };
     let folder = series_folder(&connection.folders, &connection.login, &options.computer, &series);
-    let attempt = Attempt { connection, run: &run, session: &session, base: base.as_ref(), folder, started };
+    let attempt = Attempt { connection, run: &run, session: &session, base: base.as_ref(), folder: &folder, started };
     let ticker = Ticker::start(report.clone(), counters.clone());
     let estimate = match (&source, attempt.base) {
         (Source::Paths { roots, options }, None) if report.shows_progress() => {
@@ -177,8 +178,11 @@ pub fn backup(
             return Err(error);
         }
     };
-    if let Some(CacheWriters { files, nodes }) = cache
-        && let Err(error) = nodes.finish(&root).and_then(|()| files.finish(&root, started))
+    if let Some(CacheWriters { files, nodes, bundles }) = cache
+        && let Err(error) = nodes
+            .finish(&root)
+            .and_then(|()| files.finish(&root, started))
+            .and_then(|()| crate::cache::bundles::save(&folder, &root, &bundles.plan()))
     {
         report.remark(b"", &format!("the cache could not be written, the next backup takes longer: {error}"));
     }
@@ -238,7 +242,7 @@ struct Attempt<'a> {
     run: &'a Run,
     session: &'a UploadSession,
     base: Option<&'a Snapshot>,
-    folder: PathBuf,
+    folder: &'a Path,
     started: Time,
 }
 
@@ -274,9 +278,11 @@ impl Attempt<'_> {
         let Some(base) = self.base else { return run_scan(self.run, scan, None, cache) };
         let root = root_of(base)?;
         let damaged: Result<_, _> = self.session.base_damaged.iter().map(|id| id.parse::<ObjectId>()).collect();
-        let nodes = BaseNodes::open(&self.folder, &root, self.connection.nodes(), damaged?)?;
-        let files = FilesReader::open(&self.folder, &root);
-        run_scan(self.run, scan, Some(BaseView { nodes: &nodes, root, files }), cache)
+        let nodes = BaseNodes::open(self.folder, &root, self.connection.nodes(), damaged?)?;
+        let files = FilesReader::open(self.folder, &root);
+        let BundlePlan { lengths, again } = crate::cache::bundles::load(self.folder, &root);
+        let cache = cache.map(|cache| CacheWriters { bundles: BundleUse::new(lengths), ..cache });
+        run_scan(self.run, scan, Some(BaseView { nodes: &nodes, root, files, again }), cache)
     }
 
     /// Says what became of damaged objects of the base snapshot, once everything of this run is durable. A server that
@@ -303,7 +309,7 @@ impl Attempt<'_> {
         let Some(base) = self.base else { return Ok(Vec::new()) };
         let root = root_of(base)?;
         let damaged: Result<_, _> = session.base_damaged.iter().map(|id| id.parse::<ObjectId>()).collect();
-        let nodes = BaseNodes::open(&self.folder, &root, self.connection.nodes(), damaged?)?;
+        let nodes = BaseNodes::open(self.folder, &root, self.connection.nodes(), damaged?)?;
         let mut cursor = Cursor::new(&nodes, root);
         let (mut paths, mut last) = (Vec::new(), PathKey::root());
         while paths.len() < DAMAGED_PATHS_MAX {
@@ -325,10 +331,10 @@ impl Attempt<'_> {
 
     fn cache_writers(&self) -> Option<CacheWriters> {
         let create = || {
-            private_folder(&self.folder)?;
-            remove_partials(&self.folder);
-            let files = FilesWriter::create(&self.folder)?;
-            Ok(CacheWriters { files, nodes: NodesWriter::create(&self.folder)? })
+            private_folder(self.folder)?;
+            remove_partials(self.folder);
+            let files = FilesWriter::create(self.folder)?;
+            Ok(CacheWriters { files, nodes: NodesWriter::create(self.folder)?, bundles: BundleUse::default() })
         };
         match create() {
             Ok(writers) => Some(writers),

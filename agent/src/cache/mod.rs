@@ -1,9 +1,10 @@
 //! What the agent remembers between runs of one series, so that an unchanged tree is neither read nor downloaded. Its
-//! loss costs time only: everything in it is a copy or a hint that is checked before use.
+//! loss costs time only, and with `bundles` some space: everything in it is a copy or a hint that is checked before use.
 //!
-//! One folder per (server, vault, computer, series) with two files, each replaced as a whole at the end of a run:
-//! `files` ([`files`]) and `nodes` ([`nodes`]). Both name the snapshot root they belong to.
+//! One folder per (server, vault, computer, series) with three files, each replaced as a whole at the end of a run:
+//! `files` ([`files`]), `nodes` ([`nodes`]) and `bundles` ([`bundles`]). Each names the snapshot root it belongs to.
 
+pub mod bundles;
 pub mod files;
 pub mod nodes;
 

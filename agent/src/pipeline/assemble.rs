@@ -3,6 +3,7 @@
 use super::counters::add;
 use super::limits::{KNOWN_SMALL_FILES_MAX, WAITING_ENTRIES_MAX};
 use super::read::{Body, JobResult, Outcome};
+use super::rebundle::BundleUse;
 use super::walk::Link;
 use super::{NodeWriter, Run};
 use crate::cache::files::FilesWriter;
@@ -23,6 +24,8 @@ pub struct CacheWriters {
     pub files: FilesWriter,
     /// Nodes.
     pub nodes: NodesWriter,
+    /// What the snapshot uses of its bundles.
+    pub bundles: BundleUse,
 }
 
 /// Content of a small file: (offset, length) within the bundle being filled.
@@ -143,6 +146,9 @@ impl<'r> Assembler<'r> {
             let id = self.run.keys.chunk_id(&self.bundle);
             let bundle = &self.bundle;
             self.run.uploader.chunk(id, bundle.len(), || Bytes::copy_from_slice(bundle))?;
+            if let Some(cache) = &mut self.cache {
+                cache.bundles.made(id, self.bundle.len() as u32);
+            }
             self.bundle.clear();
             chunk = Some(id);
             if self.known.len() >= KNOWN_SMALL_FILES_MAX {
@@ -183,8 +189,11 @@ impl<'r> Assembler<'r> {
         self.count(&entry);
         let mut nodes = Vec::new();
         self.builder.push(&key, &entry, &mut |node| nodes.push(node))?;
-        if let (Some(cache), Some(record)) = (&mut self.cache, record) {
-            cache.files.push(&key, &record)?;
+        if let Some(cache) = &mut self.cache {
+            cache.bundles.count(&entry);
+            if let Some(record) = record {
+                cache.files.push(&key, &record)?;
+            }
         }
         self.store(nodes, None)
     }

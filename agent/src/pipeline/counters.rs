@@ -45,8 +45,10 @@ counters! {
     bytes_read,
     /// Files read whose content was that of the base snapshot.
     files_same_content,
-    /// Files bundled again only to keep bundles full.
+    /// Unchanged files read only to bundle them again, so that bundles stay full; not among those opened.
     files_rebundled,
+    /// Their bytes; not among those read.
+    bytes_rebundled,
     /// Warnings.
     warnings,
     /// Chunks the pipeline asked to be stored.

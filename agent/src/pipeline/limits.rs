@@ -42,6 +42,10 @@ pub const WAITING_ENTRIES_MAX: usize = 8192;
 pub const KNOWN_SMALL_FILES_MAX: usize = 65_536;
 /// Groups of hard links remembered, so that a file is read once.
 pub const LINK_GROUPS_MAX: usize = 65_536;
+/// Bundles whose use is counted, at about 60 bytes each; further ones are left as they are.
+pub const BUNDLES_WATCHED_MAX: usize = 200_000;
+/// Parts of bundles known to be counted, at about 10 to 20 bytes each; of further ones copies count as well.
+pub const SLICES_WATCHED_MAX: usize = 1_800_000;
 /// Durable chunks remembered, so that they are not asked for again.
 pub const DURABLE_IDS_MAX: usize = 131_072;
 /// Times a round of nodes may be refused for missing chunks.

@@ -11,6 +11,7 @@ pub mod content;
 pub mod counters;
 pub mod limits;
 pub mod read;
+pub mod rebundle;
 pub mod upload;
 pub mod walk;
 pub mod window;

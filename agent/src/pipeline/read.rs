@@ -86,13 +86,8 @@ impl Worker<'_> {
         let Planned { item, task, link } = planned;
         let seen_at = now();
         match task {
-            Task::Reuse(entry) => {
-                if matches!(entry.kind, EntryKind::File { .. }) {
-                    add(&self.run.counters.files_unchanged, 1);
-                }
-                let record = Some(Remembered::of(&item.stat));
-                Ok(Outcome { key: item.key, entry, body: Body::Ready, record, link })
-            }
+            Task::Reuse(entry) => Ok(self.reuse(item, entry, link)),
+            Task::Rebundle(entry) => Ok(self.rebundle(item, entry, link)),
             Task::Metadata => {
                 let record = record(&item.stat, seen_at);
                 let metadata = self.read_metadata(&item)?;
@@ -108,6 +103,31 @@ impl Worker<'_> {
             }
             Task::Read(before) => self.read(item, before, link, seen_at),
         }
+    }
+
+    fn reuse(&self, item: ScanItem, entry: Box<Entry>, link: Link) -> Outcome {
+        if matches!(entry.kind, EntryKind::File { .. }) {
+            add(&self.run.counters.files_unchanged, 1);
+        }
+        let record = Some(Remembered::of(&item.stat));
+        Outcome { key: item.key, entry, body: Body::Ready, record, link }
+    }
+
+    /// Reads an unchanged small file for a fresh bundle. What cannot be read, or is no longer what its status said,
+    /// stays in the old one: the base snapshot has it, and the next run sees what has changed.
+    fn rebundle(&self, item: ScanItem, entry: Box<Entry>, link: Link) -> Outcome {
+        let EntryKind::File { hash, .. } = entry.kind else { return self.reuse(item, entry, link) };
+        let mut data = Vec::new();
+        let read = read_small(&item, BUNDLED_FILE_BYTES_MAX, &mut data);
+        add(&self.run.counters.files_rebundled, 1);
+        add(&self.run.counters.bytes_rebundled, data.len() as u64);
+        let mut hasher = self.run.keys.content_hasher();
+        hasher.data(&data);
+        if !matches!(read, Ok(SmallRead::Whole(_))) || hasher.finish() != hash {
+            return self.reuse(item, entry, link);
+        }
+        let record = Some(Remembered::of(&item.stat));
+        Outcome { key: item.key, entry, body: Body::Bundle(data), record, link }
     }
 
     fn read_metadata(&self, item: &ScanItem) -> Result<Metadata, StoreError> {

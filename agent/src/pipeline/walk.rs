@@ -3,6 +3,7 @@
 
 use super::Run;
 use super::limits::{ITEM_BYTES, JOB_ITEMS_MAX, JOB_READ_BYTES, LINK_GROUPS_MAX};
+use super::rebundle::Rebundling;
 use crate::budget::{Budget, Permit};
 use crate::cache::files::{FilesReader, Remembered};
 use crate::cache::nodes::BaseNodes;
@@ -41,6 +42,8 @@ pub struct Planned {
 pub enum Task {
     /// Unchanged: this is its entry.
     Reuse(Box<Entry>),
+    /// Unchanged, and to be bundled again: its entry where it cannot be read.
+    Rebundle(Box<Entry>),
     /// Not a regular file.
     Metadata,
     /// A regular file to be read, with what the base snapshot has under its key.
@@ -68,6 +71,8 @@ pub struct BaseView<'b> {
     pub root: NodeId,
     /// What the last run remembered, if it was the one that made this snapshot.
     pub files: Option<FilesReader>,
+    /// What it has in bundles too empty to keep.
+    pub again: Rebundling,
 }
 
 struct Walk<'b> {
@@ -120,7 +125,7 @@ pub fn walk<'b>(
         if large {
             // A large file is a job of its own, so that its neighbours do not wait for it.
             send(&mut items, &mut read_bytes)?;
-        } else if matches!(planned.task, Task::Read(_)) {
+        } else if matches!(planned.task, Task::Read(_) | Task::Rebundle(_)) {
             read_bytes += size;
         }
         items.push(planned);
@@ -160,7 +165,10 @@ impl<'b> Walk<'b> {
         let task = match known {
             Some(mut entry) if self.sound(&entry)? => {
                 entry.link_group = item.link_group;
-                Task::Reuse(Box::new(entry))
+                match self.base.as_mut().is_some_and(|base| base.again.take(&entry)) {
+                    true => Task::Rebundle(Box::new(entry)),
+                    false => Task::Reuse(Box::new(entry)),
+                }
             }
             _ => self.read_task(&item, link, None)?,
         };
@@ -174,9 +182,10 @@ impl<'b> Walk<'b> {
         if link == Link::Again {
             return Ok(Task::SameAsLink);
         }
-        // Content that is damaged on the server must be stored anew, not referred to.
+        // Content that is damaged on the server must be stored anew, not referred to, and so is what is read anyway and
+        // lies in a bundle to be replaced.
         let before = match before {
-            Some(entry) if self.sound(&entry)? => Some(Box::new(entry)),
+            Some(entry) if self.sound(&entry)? && !self.is_replaced(&entry) => Some(Box::new(entry)),
             _ => None,
         };
         Ok(Task::Read(before))
@@ -236,6 +245,10 @@ impl<'b> Walk<'b> {
             Some(base) => is_sound(base.nodes, entry),
             None => Ok(true),
         }
+    }
+
+    fn is_replaced(&self, entry: &Entry) -> bool {
+        self.base.as_ref().is_some_and(|base| base.again.replaces(entry))
     }
 
     /// A node of the base snapshot cannot be read: what is below it is read from disk instead.

@@ -159,6 +159,27 @@ impl FakeServer {
         self.state.lock().durable.values().map(|stored| stored.payload.len() as u64).sum()
     }
 
+    /// Stored bytes of everything a snapshot needs.
+    pub fn reached_bytes(&self, root: &str) -> u64 {
+        let state = self.state.lock();
+        let mut waiting: Vec<ObjectId> = vec![root.parse().unwrap()];
+        let (mut seen, mut sum) = (HashSet::new(), 0);
+        while let Some(id) = waiting.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let stored = state.durable.get(&id).unwrap();
+            sum += stored.payload.len() as u64;
+            if stored.kind == ObjectKind::Node {
+                let codec = Codec::from_byte(stored.codec).unwrap();
+                let plain = decompress(codec, &stored.payload, stored.plain_len).unwrap();
+                let view = NodeView::parse(&plain).unwrap();
+                waiting.extend(view.nodes().map(ObjectId::from).chain(view.chunks().map(ObjectId::from)));
+            }
+        }
+        sum
+    }
+
     pub fn lose(&self, id: &ObjectId) {
         self.state.lock().durable.remove(id);
     }
