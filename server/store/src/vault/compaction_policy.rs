@@ -12,8 +12,8 @@ use repo_format::id::PackId;
 use repo_format::pack::PackKind;
 
 /// More dead bytes than this share of all sealed frame bytes start compaction, percent; it stops below. The last daily
-/// or weekly expiry comes on top for a moment: simulated years stay below 20 %.
-pub(crate) const DEAD_PERCENT_MAX: u64 = 13;
+/// or weekly expiry comes on top for a moment: years on the engine (`tests/engine/year.rs`) stay below 20 %.
+pub(crate) const DEAD_PERCENT_MAX: u64 = 11;
 /// A sealed pack below this share of the usual size is small, percent.
 const SMALL_PERCENT: u64 = 25;
 /// Small packs of one kind that are merged at once; fewer are left alone.

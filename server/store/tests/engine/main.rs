@@ -16,6 +16,7 @@
 //! | `races` | many uploads at once into one vault |
 //! | `quota` | what limits refuse, reserve and give back |
 //! | `states` | what happens to a snapshot after its commit |
+//! | `year` | what compaction costs, and leaves, day by day |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
 mod audit;
@@ -32,3 +33,4 @@ mod races;
 mod recovery;
 mod states;
 mod upload;
+mod year;

@@ -42,7 +42,7 @@ fn as_little_as_needed_is_copied_and_the_cheapest_first() {
 
 #[test]
 fn of_equal_packs_the_older_goes() {
-    let mut packs: Vec<PackFacts> = (0..4).map(|number| pack(number, 64 * MIB, 54 * MIB)).collect();
+    let mut packs: Vec<PackFacts> = (0..4).map(|number| pack(number, 64 * MIB, 55 * MIB)).collect();
     for (number, pack) in packs.iter_mut().enumerate() {
         pack.sealed_ns = 4 - number as u64;
     }
