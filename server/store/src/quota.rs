@@ -535,8 +535,16 @@ impl Account {
     ) -> Result<Appending, StoreError> {
         let mut admitted = admission.map(|admission| admission.left.lock());
         let from_admission = admitted.as_ref().map_or(0, |left| (**left).min(bytes));
-        let taken = self.with(|book| book.take(&self.vault, session, bytes - from_admission).map(|()| bytes));
-        let bytes = taken.unwrap_or(Ok(0))?;
+        let take = |book: &mut Book| {
+            let taken = book.take(&self.vault, session, bytes - from_admission).map(|()| bytes);
+            // The request ends here. Of many that were admitted and cannot all be stored, none may be refused for the
+            // room of one that was refused before it.
+            if let (Err(_), Some(left)) = (&taken, admitted.as_mut()) {
+                book.release(&self.vault, std::mem::take(&mut **left));
+            }
+            taken
+        };
+        let bytes = self.with(take).unwrap_or(Ok(0))?;
         if let Some(left) = admitted.as_mut() {
             **left -= from_admission;
         }

@@ -98,6 +98,32 @@ fn without_a_hard_limit_nothing_beyond_the_request_is_reserved() {
     assert_eq!(book.reading(&limit("user")).reserved_physical, 5);
 }
 
+/// Bodies take less room than the frames made of them, so more may be admitted than fit: as many get in as do, and
+/// nobody is refused for the sake of one that was refused already.
+#[test]
+fn of_many_admitted_bodies_as_many_get_in_as_fit() {
+    const FRAME: u64 = 150;
+    let (book, accounts) = book(&[&["user"]]);
+    for number in 4..=16 {
+        accounts[0].session_begun(&session(number), series(number));
+    }
+    for fitting in 1..=8 {
+        let free = fitting * FRAME + 49;
+        let before = book.reading(&limit("user")).used_physical;
+        book.set_limit(limit("user"), physical(before + free));
+        let admit = |number| accounts[0].admit(&session(number), 100).ok().map(|admission| (number, admission));
+        let admitted: Vec<_> = (1..=16).filter_map(admit).collect();
+        assert_eq!(admitted.len() as u64, free / 100);
+        // All of them append before any hears of its refusal.
+        let append =
+            |(number, admission): &(u8, Admission)| accounts[0].append(&session(*number), Some(admission), FRAME);
+        let appended: Vec<_> = admitted.iter().map(append).collect();
+        assert_eq!(appended.iter().filter(|appending| appending.is_ok()).count() as u64, fitting);
+        drop((appended, admitted));
+        assert_eq!(book.reading(&limit("user")).reserved_physical, 0);
+    }
+}
+
 #[test]
 fn what_a_sleeping_session_holds_is_taken_back_before_anyone_is_refused() {
     let (book, accounts) = book(&[&["a", "all"], &["b", "all"]]);
@@ -417,6 +443,10 @@ fn run_history(seed: u64, steps: usize) {
                     Err(error) => {
                         assert!(!fits, "refused though it fits: {error}");
                         assert_figures(&error);
+                        // The request is over, and what was admitted for it is free.
+                        if let Some((_, left)) = of_body.and_then(|held| held.admission.as_mut()) {
+                            model.vaults.get_mut(&id).unwrap().held -= std::mem::take(left);
+                        }
                     }
                 }
             }
