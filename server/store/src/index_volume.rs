@@ -41,7 +41,9 @@ impl IndexVolume {
     pub(crate) fn open(world: World, settings: StoreSettings) -> Result<Self, StoreError> {
         let root = settings.index_root().to_owned();
         world.vfs.create_dir_all(&settings.directory).at(&settings.directory)?;
-        world.vfs.create_dir_all(&root).at(&root)?;
+        if root != settings.directory {
+            world.vfs.create_dir_all(&root).at(&root)?;
+        }
         let is_own = !world.vfs.is_one_volume(&settings.directory, &root).at(&root)?;
         let volume = IndexVolume { world, settings, is_own, ballast: Mutex::new((false, None)) };
         let names = volume.world.vfs.list(&root).at(&root)?;
@@ -92,6 +94,8 @@ impl IndexVolume {
     pub(crate) fn forget_remains(&self) -> Result<(), StoreError> {
         self.remove_folder(NEXT)?;
         self.remove_folder(LAST)?;
+        let root = self.settings.index_root();
+        self.world.vfs.sync_dir(root).at(root)?;
         let directory = self.directory();
         for name in self.world.vfs.list(&directory).at(&directory)? {
             if name.starts_with(OLD_LOG) {

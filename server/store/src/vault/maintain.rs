@@ -36,7 +36,7 @@ use repo_format::id::{PackId, VaultId};
 use repo_format::journal::{JournalRecord, RecordKind};
 use repo_format::pack::PackKind;
 use repo_format::record::{DROP_PACKS_MAX, PackDropRecord};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// Packs dropped by one step.
@@ -165,6 +165,12 @@ impl Drops {
 
     pub(crate) fn contains(&self, pack: &PackId) -> bool {
         self.packs.contains(pack)
+    }
+
+    /// Packs on disk whose drop was not finished and that no row goes on with, each once: a drop that is gone on with is
+    /// journalled again.
+    pub(crate) fn unfinished(&self, on_disk: &BTreeSet<PackId>, rows: &BTreeMap<PackId, PackRow>) -> BTreeSet<PackId> {
+        self.iter().filter(|pack| on_disk.contains(pack) && !rows.contains_key(pack)).copied().collect()
     }
 }
 
@@ -502,5 +508,21 @@ impl Store {
     /// How the bytes in a vault's packs are used.
     pub fn space(&self, vault: &VaultId) -> Result<VaultSpace, StoreError> {
         Ok(self.vault(vault)?.space())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BTreeMap, BTreeSet, Drops, PackId};
+
+    #[test]
+    fn a_pack_whose_drop_is_journalled_twice_is_removed_once() {
+        let [gone, back, other] = [1, 2, 3].map(|sequence| PackId { epoch: 1, sequence });
+        let mut drops = Drops::default();
+        drops.extend(&[gone, back]);
+        drops.extend(&[back]);
+        let unfinished: Vec<PackId> =
+            drops.unfinished(&BTreeSet::from([back, other]), &BTreeMap::new()).into_iter().collect();
+        assert_eq!(unfinished, [back]);
     }
 }

@@ -229,9 +229,7 @@ impl Vault {
         let drops = self.drops.lock();
         // A drop that was journalled but not finished, and that no row goes on with: nothing in these packs is needed. A
         // name that comes back after a loss of power is removed again.
-        let unfinished: Vec<PackId> =
-            drops.iter().filter(|pack| on_disk.contains(pack) && !rows.contains_key(pack)).copied().collect();
-        for pack in &unfinished {
+        for pack in &drops.unfinished(&on_disk, rows) {
             let path = pack_path(&directory, pack);
             self.shared.world.vfs.remove_file(&path).at(&path)?;
             on_disk.remove(pack);

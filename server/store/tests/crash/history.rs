@@ -624,7 +624,14 @@ impl History {
             upload.sent = upload.acknowledged;
             upload.incarnation = 0;
         }
-        self.check_store(&self.store, &Expected::exactly(&self.model)).map(|_| ())
+        self.check_store(&self.store, &Expected::exactly(&self.model))?;
+        if self.now_ns() - self.model.confirmed_ns >= 40 * HOUR_NS {
+            // Whether the confirmation got through, nobody heard: it is given again.
+            self.store.confirm_clock().map_err(text)?;
+            let confirmed_ns = self.now_ns();
+            self.change(|model| model.confirmed_ns = confirmed_ns);
+        }
+        Ok(())
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Model)) {

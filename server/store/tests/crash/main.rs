@@ -24,6 +24,8 @@ use parking_lot::Mutex;
 use repo_format::id::{ObjectId, VaultId};
 use sim_vfs::{Disk, Fault, Rng, Survival, Volume};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use store::CommitInput;
 
@@ -90,13 +92,16 @@ fn a_fixed_history_crashed_at_every_disk_operation() {
     assert!(figures.operations == 300 && figures.states.len() > 1000, "{}", figures.states.len());
 }
 
-/// The history of `HOLDFAST_SEED`, harsh with `HOLDFAST_HARSH`, with what the engine logs (`RUST_LOG`) and every call on standard output.
+/// The history of `HOLDFAST_SEED`, harsh with `HOLDFAST_HARSH`, without the call
+/// `HOLDFAST_LEFT_OUT`, with what the engine logs (`RUST_LOG`) and every call on standard output.
 #[test]
 #[ignore = "for looking into one history"]
 fn one_history() {
     let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
     let options = if std::env::var("HOLDFAST_HARSH").is_ok() { harsh } else { options };
-    explore(seed(), |histories, _| histories >= 1, options);
+    let left_out = std::env::var("HOLDFAST_LEFT_OUT").ok();
+    let sites = left_out.map(|site| Arc::new(sites::Sites::new(Some(site))));
+    explore(seed(), |histories, _| histories >= 1, |seed| Options { sites: sites.clone(), ..options(seed) });
 }
 
 /// Histories that lose power often, also while they recover: `HOLDFAST_HARSH` repeats one.
@@ -165,9 +170,20 @@ fn an_error_at_some_disk_operations_loses_nothing() {
 #[ignore = "long: minutes"]
 fn an_error_at_any_disk_operation_loses_nothing() {
     let first = seed();
-    for number in 0..8 {
-        faults(first + number, 120, 1);
-    }
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= 4 {
+                        return;
+                    }
+                    faults(first + number, 120, 1);
+                }
+            });
+        }
+    });
 }
 
 /// Whatever fails while a vault is made: made at the next attempt, it and what it took in are there after a loss of
@@ -232,7 +248,7 @@ fn a_deletion_that_failed_is_finished_by_the_next_attempt() {
 fn every_mutation_is_noticed() {
     let first = seed();
     mutations::unmutated(harsh, first, 5).unwrap_or_else(|error| panic!("{error}"));
-    let mutations = mutations::run(harsh, first, 30, 100);
+    let mutations = mutations::run(harsh, first, 20, 80);
     println!("{}", mutations::table(&mutations));
     let missed: Vec<&str> = mutations
         .iter()

@@ -2,6 +2,7 @@
 //! after any crash and leaves nothing; one that was not is no deletion at all.
 
 use super::*;
+use store::world::Vfs;
 use store::{KEYRING_FILES, SnapshotInfo};
 
 impl History {
@@ -45,7 +46,20 @@ impl History {
         self.store.put_nodes(&vault, &session, &self.objects(&tree.nodes)).map_err(text)?;
         let input = CommitInput { root: tree.root, summary_json: Vec::new() };
         self.store.commit(&vault, &session, &input).map_err(text)?;
+        // Where it cannot be written there is less to be found.
+        let _ = self.name_beside_index(&vault);
         self.change(|model| model.neighbour = Some(Neighbour { vault, tree: Some(tree), stage: Stage::Standing }));
+        Ok(())
+    }
+
+    /// What an interrupted rebuild and the message logs of RocksDB leave: files that name the vault.
+    fn name_beside_index(&self, vault: &VaultId) -> io::Result<()> {
+        let vfs = SimVfs(self.disk.clone());
+        for (folder, name) in [("index.new", "log"), ("index", "LOG.old.1")] {
+            let folder = Path::new(DIRECTORY).join(folder);
+            vfs.create_dir_all(&folder)?;
+            vfs.replace(&folder.join(name), vault.as_bytes())?;
+        }
         Ok(())
     }
 
@@ -160,13 +174,13 @@ pub fn check_gone(store: &Store, disk: &Arc<Disk>, vault: &VaultId) -> Outcome {
         return Err("a deleted vault answers".into());
     }
     let index = Path::new(DIRECTORY).join("index");
+    let log = index.join("log");
     let volume = disk.volume();
     let mut left = Vec::new();
     let (id, name) = (vault.as_bytes(), vault.to_string());
     volume.each_file(|path, bytes| {
         // The simulated index is a log, which goes on naming what it has removed.
-        let is_log = Path::new(path).starts_with(&index);
-        if path.contains(&name) || (!is_log && bytes.windows(id.len()).any(|window| window == id)) {
+        if path.contains(&name) || (Path::new(path) != log && bytes.windows(id.len()).any(|window| window == id)) {
             left.push(path.to_owned());
         }
     });
