@@ -38,8 +38,9 @@ const SHORT_KILL_AFTER_MS: (u64, u64) = (500, 2_500);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// How much more than a fresh vault one snapshot may take after a long life, thousandths. Bundles of small files keep the
 /// parts that nobody needs any more until less than half of one is used, and a run bundles at most a hundredth of its
-/// tree anew: here much more than that changes in every run.
-const AGED_PER_MILLE_MAX: u64 = 3000;
+/// tree anew: here much more than that changes in every run, so it does not keep up. Measured: 1.32 times after 42 runs
+/// of each agent.
+const AGED_PER_MILLE_MAX: u64 = 1800;
 
 fn long_run() -> Duration {
     let seconds = std::env::var(RUN_VARIABLE).ok().and_then(|text| text.parse().ok());

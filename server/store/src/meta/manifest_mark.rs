@@ -6,12 +6,9 @@ use crate::error::StoreError;
 use crate::world::{SystemVfs, Vfs};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// In the index's folder; RocksDB leaves names alone that are not its own.
 const MARK_FILE: &str = "manifest-length";
-/// A manifest that grows is noted at most this often.
-const NOTE_EVERY: Duration = Duration::from_secs(60);
 /// Longest file read here, bytes.
 const TEXT_BYTES_MAX: u64 = 4096;
 
@@ -58,23 +55,22 @@ pub(super) fn check(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What was noted last, and when.
+/// What was noted last.
 #[derive(Default)]
-pub(super) struct Noted(Option<(Mark, Instant)>);
+pub(super) struct Noted(Option<Mark>);
 
 impl Noted {
     /// Notes how long the manifest of an open index is now.
     pub(super) fn note(&mut self, directory: &Path) {
-        let noted = note(directory, self.0.map(|(mark, _)| mark));
-        match noted {
-            Ok(mark) => self.0 = Some((mark, Instant::now())),
+        match note(directory, self.0) {
+            Ok(mark) => self.0 = Some(mark),
             Err(error) => tracing::warn!(%error, "the length of the index's manifest could not be noted"),
         }
     }
 
-    /// As [`Noted::note`], unless that was done a moment ago.
-    pub(super) fn note_now_and_then(&mut self, directory: &Path) {
-        if self.0.is_none_or(|(_, at)| at.elapsed() >= NOTE_EVERY) {
+    /// As [`Noted::note`], for every sync of the log: the manifest grows when a table is written, once in many megabytes.
+    pub(super) fn note_if_changed(&mut self, directory: &Path) {
+        if mark_of(directory).is_ok_and(|mark| self.0 != Some(mark)) {
             self.note(directory);
         }
     }
@@ -90,6 +86,11 @@ fn note(directory: &Path, before: Option<Mark>) -> io::Result<Mark> {
         SystemVfs.replace(&directory.join(MARK_FILE), mark.encode().as_bytes())?;
     }
     Ok(mark)
+}
+
+fn mark_of(directory: &Path) -> io::Result<Mark> {
+    let (number, path) = current(directory)?;
+    Ok(Mark { number, len: SystemVfs.open(&path)?.len()? })
 }
 
 /// Number and file of the manifest in force.
@@ -132,6 +133,22 @@ mod tests {
             set(folder.path(), number, len);
             assert_eq!(check(folder.path()).is_ok(), sound, "{number} {len}");
         }
+    }
+
+    #[test]
+    fn what_was_written_since_the_last_note_is_noted_by_the_next_sync() {
+        let folder = index(25, 1000);
+        let mut noted = Noted::default();
+        noted.note(folder.path());
+        set(folder.path(), 25, 1500);
+        noted.note_if_changed(folder.path());
+        set(folder.path(), 25, 1200);
+        check(folder.path()).unwrap_err();
+        set(folder.path(), 26, 10);
+        noted.note_if_changed(folder.path());
+        check(folder.path()).unwrap();
+        set(folder.path(), 25, 1500);
+        check(folder.path()).unwrap_err();
     }
 
     #[test]

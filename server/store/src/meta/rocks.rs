@@ -311,8 +311,8 @@ impl MetaStore for RocksMeta {
         db.flush_wal(true).map_err(|error| self.fail(&error))?;
         if self.syncs.fetch_add(1, Ordering::Relaxed).is_multiple_of(SYNCS_PER_LOOK) {
             self.look_for_background_errors(&db)?;
-            self.manifest.lock().note_now_and_then(&self.directory);
         }
+        self.manifest.lock().note_if_changed(&self.directory);
         *synced = covered;
         Ok(())
     }

@@ -23,7 +23,7 @@ pub fn rot(path: &Path, offset: u64, count: usize) {
 }
 
 /// Where an object's frame begins: its id stands 20 bytes into the frame's header.
-fn frame_of(pack: &Path, id: &ObjectId) -> Option<u64> {
+pub fn frame_of(pack: &Path, id: &ObjectId) -> Option<u64> {
     let bytes = std::fs::read(pack).unwrap();
     bytes.windows(32).position(|window| window == id.as_bytes()).map(|at| at as u64 - 20)
 }

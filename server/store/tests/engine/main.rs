@@ -6,6 +6,7 @@
 //! | `audit` | counting everything again beside live traffic |
 //! | `care` | scrub, damage marks and reports, healing |
 //! | `collect` | garbage collection: what goes, what stays, and why |
+//! | `copies` | what changes while compaction copies it |
 //! | `upload` | the path from chunk to snapshot and back, and every refusal |
 //! | `recovery` | restarts without closing, torn packs, lost index, damaged frames |
 //! | `failure` | the index fails, is lost or damaged; the keyring is old or gone |
@@ -23,6 +24,7 @@ mod audit;
 mod bed;
 mod care;
 mod collect;
+mod copies;
 mod deletion;
 mod failure;
 mod faults;

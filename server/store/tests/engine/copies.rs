@@ -1,0 +1,130 @@
+//! Between the copy of a frame and the row that is to point at it: what has changed meanwhile stays as it is.
+
+use crate::bed::{Files, VAULT, begin, chunk, download, files, master, settings, upload};
+use crate::care::{frame_of, rot};
+use crate::collect::{now_ns, run_dry};
+use repo_format::id::ObjectId;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use store::world::{Space, SystemVfs, Vfs, VfsFile, World};
+use store::{Store, StoreSettings};
+
+type Hook = Box<dyn FnOnce(&Path) + Send>;
+
+/// Runs a hook once, just before the first sync of a file created since it was set.
+#[derive(Clone, Default)]
+struct Hooked(Arc<Mutex<Option<Hook>>>);
+
+struct HookedFile {
+    vfs: Hooked,
+    path: PathBuf,
+    armed: bool,
+    file: Arc<dyn VfsFile>,
+}
+
+impl VfsFile for HookedFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, out)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let hook = if self.armed { self.vfs.0.lock().unwrap().take() } else { None };
+        if let Some(hook) = hook {
+            hook(&self.path);
+        }
+        self.file.sync_data()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+}
+
+impl Vfs for Hooked {
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        let armed = path.extension().is_some_and(|end| end == "pack") && self.0.lock().unwrap().is_some();
+        let file = SystemVfs.create_new(path)?;
+        Ok(Arc::new(HookedFile { vfs: self.clone(), path: path.to_owned(), armed, file }))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        SystemVfs.open(path)
+    }
+    fn open_write(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        SystemVfs.open_write(path)
+    }
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        SystemVfs.sync_dir(directory)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemVfs.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        SystemVfs.remove_file(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        SystemVfs.create_dir_all(path)
+    }
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        SystemVfs.list(directory)
+    }
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        SystemVfs.space(path)
+    }
+}
+
+/// An object heals while its old frame is being copied: its row stays where it was healed to, and the copy is dead from
+/// the start.
+#[test]
+fn a_row_that_has_changed_meanwhile_is_not_pointed_at_the_copy() {
+    let directory = tempfile::tempdir().unwrap();
+    let vfs = Hooked::default();
+    let world = World { vfs: Arc::new(vfs.clone()), ..World::system() };
+    let settings = StoreSettings { pack_bytes_target: 64 << 10, ..settings(directory.path()) };
+    let store = Arc::new(Store::open(settings, world, &master()).unwrap());
+    store.create_vault(VAULT).unwrap();
+    let content = files(70, 120, 3000);
+    let kept: Files = content.iter().step_by(3).map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
+    let all = upload(&store, &content).unwrap();
+    let snapshot = upload(&store, &kept).unwrap();
+    let packs = directory.path().join("vaults").join(VAULT.to_string()).join("packs");
+    let old: Vec<PathBuf> = std::fs::read_dir(&packs).unwrap().map(|entry| entry.unwrap().path()).collect();
+    store.purge_snapshots(&VAULT, &[all.snapshot]).unwrap();
+
+    let healed: Arc<Mutex<Option<(ObjectId, PathBuf)>>> = Arc::default();
+    let hook: Hook = Box::new({
+        let (store, healed, kept) = (store.clone(), healed.clone(), kept.clone());
+        move |copies| {
+            let keys = store.id_keys(&VAULT).unwrap();
+            let (id, bytes) = kept
+                .values()
+                .map(|bytes| (keys.chunk_id(bytes), bytes))
+                .find(|(id, _)| frame_of(copies, &(*id).into()).is_some())
+                .unwrap();
+            let object = ObjectId::from(id);
+            let (pack, at) = old.iter().find_map(|pack| frame_of(pack, &object).map(|at| (pack, at))).unwrap();
+            rot(pack, at + 100, 3);
+            store.reader(&VAULT).unwrap().chunk(&id).unwrap_err();
+            let session = begin(&store, None);
+            let received = store.put_chunks(&VAULT, &session, &[chunk(&keys, bytes)]).unwrap();
+            assert_eq!(received.new_objects, 1, "a damaged chunk is taken again");
+            store.flush(&VAULT, &session, received.incarnation).unwrap();
+            store.abort_upload(&VAULT, &session).unwrap();
+            *healed.lock().unwrap() = Some((object, copies.to_owned()));
+        }
+    });
+    *vfs.0.lock().unwrap() = Some(hook);
+    let done = run_dry(&store, now_ns());
+    assert!(done.copied_frames > 0, "{done:?}");
+    let (object, copies) = healed.lock().unwrap().take().unwrap();
+    assert_eq!(store.recount(&VAULT).unwrap().drift, Vec::<String>::new());
+    // Nobody reads the copy.
+    if let Some(at) = copies.exists().then(|| frame_of(&copies, &object)).flatten() {
+        rot(&copies, at + 100, 3);
+    }
+    assert_eq!(download(&store, &snapshot).unwrap(), kept);
+}
