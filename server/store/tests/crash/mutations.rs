@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Places that may be left out: what is left out, what the place's name holds, and the reason why nothing acknowledged
 /// depends on it.
-pub const REDUNDANT: [(&str, &[&str], &str); 8] = [
+pub const REDUNDANT: [(&str, &[&str], &str); 10] = [
     ("directory sync", &[" next_directory"], "the rename that puts the folder in place syncs the same directory"),
     (
         "directory sync",
@@ -21,6 +21,16 @@ pub const REDUNDANT: [(&str, &[&str], &str); 8] = [
         "directory sync",
         &["keyring_file.rs", " save <", " open"],
         "a repair: the next start repeats it, and a vault is made only with the next save",
+    ),
+    (
+        "directory sync",
+        &["keyring_file.rs", " save <", " insert_vault"],
+        "the vault's folders follow, and their parent's name is synced in the same directory before the answer",
+    ),
+    (
+        "directory sync",
+        &[" drop_step"],
+        "the drop is in the journal: a name that comes back is removed by the next opening of the vault",
     ),
     ("rename in one step", &["keyring_file.rs"], "of two copies, the other is whole while one is replaced"),
     ("rename in one step", &[" write_segment"], "a segment's name is new: without it no record was acknowledged"),
