@@ -1,6 +1,7 @@
-//! Between the copy of a frame and the row that is to point at it: what has changed meanwhile stays as it is.
+//! What collection decided on outside the monitor is asked again inside: between the copy of a frame and the row that is
+//! to point at it, and between the reading of an object that is to go and its removal.
 
-use crate::bed::{Files, VAULT, begin, chunk, download, files, master, settings, upload};
+use crate::bed::{Files, VAULT, begin, chunk, download, files, master, settings, tree, upload};
 use crate::care::{frame_of, rot};
 use crate::collect::{now_ns, run_dry};
 use repo_format::id::ObjectId;
@@ -8,13 +9,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use store::world::{Space, SystemVfs, Vfs, VfsFile, World};
-use store::{Store, StoreSettings};
+use store::{CommitInput, Store, StoreSettings};
 
 type Hook = Box<dyn FnOnce(&Path) + Send>;
 
-/// Runs a hook once, just before the first sync of a file created since it was set.
+/// Runs a hook once: just before the first sync of a pack created since it was set, or the first read of any pack.
 #[derive(Clone, Default)]
-struct Hooked(Arc<Mutex<Option<Hook>>>);
+struct Hooked {
+    on_sync: Arc<Mutex<Option<Hook>>>,
+    on_read: Arc<Mutex<Option<Hook>>>,
+}
 
 struct HookedFile {
     vfs: Hooked,
@@ -28,10 +32,14 @@ impl VfsFile for HookedFile {
         self.file.write_at(offset, bytes)
     }
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let hook = self.vfs.on_read.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook(&self.path);
+        }
         self.file.read_at(offset, out)
     }
     fn sync_data(&self) -> io::Result<()> {
-        let hook = if self.armed { self.vfs.0.lock().unwrap().take() } else { None };
+        let hook = if self.armed { self.vfs.on_sync.lock().unwrap().take() } else { None };
         if let Some(hook) = hook {
             hook(&self.path);
         }
@@ -47,12 +55,13 @@ impl VfsFile for HookedFile {
 
 impl Vfs for Hooked {
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let armed = path.extension().is_some_and(|end| end == "pack") && self.0.lock().unwrap().is_some();
+        let armed = path.extension().is_some_and(|end| end == "pack") && self.on_sync.lock().unwrap().is_some();
         let file = SystemVfs.create_new(path)?;
         Ok(Arc::new(HookedFile { vfs: self.clone(), path: path.to_owned(), armed, file }))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        SystemVfs.open(path)
+        let file = SystemVfs.open(path)?;
+        Ok(Arc::new(HookedFile { vfs: self.clone(), path: path.to_owned(), armed: false, file }))
     }
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         SystemVfs.open_write(path)
@@ -117,7 +126,7 @@ fn a_row_that_has_changed_meanwhile_is_not_pointed_at_the_copy() {
             *healed.lock().unwrap() = Some((object, copies.to_owned()));
         }
     });
-    *vfs.0.lock().unwrap() = Some(hook);
+    *vfs.on_sync.lock().unwrap() = Some(hook);
     let done = run_dry(&store, now_ns());
     assert!(done.copied_frames > 0, "{done:?}");
     let (object, copies) = healed.lock().unwrap().take().unwrap();
@@ -127,4 +136,40 @@ fn a_row_that_has_changed_meanwhile_is_not_pointed_at_the_copy() {
         rot(&copies, at + 100, 3);
     }
     assert_eq!(download(&store, &snapshot).unwrap(), kept);
+}
+
+/// While the reaper reads a node that nothing needs, an upload is told that it is there, or commits it.
+#[test]
+fn what_an_upload_has_been_promised_since_the_reaper_read_it_stays() {
+    for commits in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let vfs = Hooked::default();
+        let world = World { vfs: Arc::new(vfs.clone()), ..World::system() };
+        let store = Arc::new(Store::open(settings(directory.path()), world, &master()).unwrap());
+        store.create_vault(VAULT).unwrap();
+        let content = files(71, 40, 600);
+        let tree = Arc::new(tree(&store.id_keys(&VAULT).unwrap(), &content));
+        let aborted = begin(&store, None);
+        store.put_chunks(&VAULT, &aborted, &tree.chunks).unwrap();
+        store.put_nodes(&VAULT, &aborted, &tree.nodes).unwrap();
+        store.abort_upload(&VAULT, &aborted).unwrap();
+        let session = begin(&store, None);
+        let commit = {
+            let (store, root) = (store.clone(), tree.root);
+            move || store.commit(&VAULT, &session, &CommitInput { root, summary_json: Vec::new() }).unwrap()
+        };
+        let ran = Arc::new(Mutex::new(None));
+        *vfs.on_read.lock().unwrap() = Some(Box::new({
+            let (store, tree, commit, ran) = (store.clone(), tree.clone(), commit.clone(), ran.clone());
+            move |_| {
+                store.put_nodes(&VAULT, &session, &tree.nodes).unwrap();
+                *ran.lock().unwrap() = Some(commits.then(commit));
+            }
+        }));
+        assert_eq!(run_dry(&store, now_ns()).reaped_objects, 0, "committed: {commits}");
+        let snapshot = ran.lock().unwrap().take().unwrap().unwrap_or_else(commit);
+        assert_eq!(run_dry(&store, now_ns()).reaped_objects, 0);
+        assert_eq!(download(&store, &snapshot).unwrap(), content);
+        assert_eq!(store.recount(&VAULT).unwrap().drift, Vec::<String>::new());
+    }
 }
