@@ -74,7 +74,7 @@ pub fn sites(options: impl Fn(u64) -> Options, first: u64, histories: u64) -> BT
 
 /// Whether the place names more than the simulated disk it ends in.
 fn names_a_caller(site: &str) -> bool {
-    site.split_once(" in ")
+    site.rsplit_once(" in ")
         .is_some_and(|(_, place)| place.split(" < ").any(|part| !part.is_empty() && !part.starts_with("world.rs")))
 }
 
