@@ -11,6 +11,7 @@ pub mod directory;
 pub mod harness;
 pub mod manifest;
 pub mod oddity;
+pub mod postgres;
 pub mod process;
 pub mod seed;
 pub mod trees;

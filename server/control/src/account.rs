@@ -3,7 +3,7 @@
 use crate::error::exists;
 use crate::{Control, ControlError};
 use repo_format::id::VaultId;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 use std::fmt;
 
@@ -75,22 +75,22 @@ pub struct Vault {
     pub created_ns: i64,
 }
 
-impl<'r> FromRow<'r, SqliteRow> for Customer {
-    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+impl<'r> FromRow<'r, AnyRow> for Customer {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
         Ok(Customer { name: row.try_get("name")?, created_ns: row.try_get("created_ns")? })
     }
 }
 
-fn user_name(row: &SqliteRow) -> Result<UserName, ControlError> {
+fn user_name(row: &AnyRow) -> Result<UserName, ControlError> {
     Ok(UserName { customer: row.try_get("customer")?, user: row.try_get("user_name")? })
 }
 
-pub(crate) fn vault_id(row: &SqliteRow, column: &str) -> Result<VaultId, ControlError> {
+pub(crate) fn vault_id(row: &AnyRow, column: &str) -> Result<VaultId, ControlError> {
     let text: String = row.try_get(column)?;
     text.parse().map_err(|_| ControlError::Corrupt { what: "vault id" })
 }
 
-fn vault(row: &SqliteRow) -> Result<Vault, ControlError> {
+fn vault(row: &AnyRow) -> Result<Vault, ControlError> {
     Ok(Vault {
         id: vault_id(row, "id")?,
         name: row.try_get("name")?,
@@ -99,7 +99,7 @@ fn vault(row: &SqliteRow) -> Result<Vault, ControlError> {
     })
 }
 
-fn user(row: &SqliteRow) -> Result<User, ControlError> {
+fn user(row: &AnyRow) -> Result<User, ControlError> {
     let text: Option<String> = row.try_get("vault_id")?;
     let vault = text.map(|text| text.parse().map_err(|_| ControlError::Corrupt { what: "vault id" })).transpose()?;
     Ok(User { name: user_name(row)?, vault, created_ns: row.try_get("created_ns")? })

@@ -40,6 +40,9 @@ pub enum ControlError {
         what: &'static str,
     },
     /// Somebody reads for too long: try again.
+    #[error("the accounts database is in use by another server; stop that one first")]
+    InUse,
+    /// Readers would not let go of an old state.
     #[error("the accounts database is busy; try again")]
     Busy,
     /// The operating system gave no random bytes.

@@ -1,4 +1,4 @@
-//! Who may: customers, users, vaults, tokens and the operator link, in SQL (SQLite; the statements also suit
+//! Who may: customers, users, vaults, tokens and the operator link, in SQL (SQLite or
 //! PostgreSQL). Knows nothing of bytes in a vault, of HTTP, or of the current time: times are arguments, nanoseconds
 //! since 1970. The only crate that names sqlx.
 #![forbid(unsafe_code)]
@@ -15,7 +15,7 @@ mod secret;
 mod token;
 
 pub use account::{Customer, DEFAULT_CUSTOMER, User, UserName, Vault};
-pub use database::Control;
+pub use database::{Control, Engine};
 pub use deletion::RemovedVault;
 pub use error::ControlError;
 pub use quota::{Quota, QuotaLimits, QuotaScope};

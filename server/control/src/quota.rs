@@ -3,8 +3,8 @@
 use crate::account::{check_name, vault_id};
 use crate::{Control, ControlError, UserName};
 use repo_format::id::VaultId;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 use std::fmt;
 use std::str::FromStr;
 
@@ -83,7 +83,7 @@ const CHAINS: &str = "SELECT vaults.id AS vault_id, users.name AS user_name, cus
     customers.partner AS partner FROM vaults JOIN users ON users.id = vaults.user_id \
     JOIN customers ON customers.id = users.customer_id";
 
-fn quota(row: &SqliteRow) -> Result<Quota, ControlError> {
+fn quota(row: &AnyRow) -> Result<Quota, ControlError> {
     let bytes = |column: &str| -> Result<Option<u64>, ControlError> {
         let stored: Option<i64> = row.try_get(column)?;
         stored.map(|bytes| u64::try_from(bytes).map_err(|_| ControlError::Corrupt { what: "quota" })).transpose()
@@ -109,7 +109,7 @@ fn quota(row: &SqliteRow) -> Result<Quota, ControlError> {
     Ok(Quota { scope, limits, changed_ns: row.try_get("changed_ns")? })
 }
 
-fn chain(row: &SqliteRow) -> Result<(VaultId, Vec<QuotaScope>), ControlError> {
+fn chain(row: &AnyRow) -> Result<(VaultId, Vec<QuotaScope>), ControlError> {
     let vault = vault_id(row, "vault_id")?;
     let (user, customer): (String, String) = (row.try_get("user_name")?, row.try_get("customer")?);
     let mut scopes = vec![
@@ -127,10 +127,7 @@ fn stored(bytes: Option<u64>) -> Result<Option<i64>, ControlError> {
 }
 
 /// Id of what a scope names, and its column.
-async fn subject(
-    connection: &mut SqliteConnection,
-    scope: &QuotaScope,
-) -> Result<(&'static str, String), ControlError> {
+async fn subject(connection: &mut AnyConnection, scope: &QuotaScope) -> Result<(&'static str, String), ControlError> {
     let (column, query) = match scope {
         QuotaScope::Partner(name) => return Ok(("partner", name.clone())),
         QuotaScope::Vault(id) => {

@@ -5,7 +5,7 @@ use crate::account::vault_id;
 use crate::{Control, ControlError};
 use repo_format::id::VaultId;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 /// Days for which a deleted snapshot can be brought back, when nothing else is said.
 pub const UNDELETE_DAYS_DEFAULT: u32 = 14;
@@ -65,7 +65,7 @@ fn names(series: Option<&SeriesName>) -> Result<(&str, &str), ControlError> {
     }
 }
 
-fn policy(row: &SqliteRow) -> Result<StoredPolicy, ControlError> {
+fn policy(row: &AnyRow) -> Result<StoredPolicy, ControlError> {
     let corrupt = |_| ControlError::Corrupt { what: "retention policy" };
     let count = |column: &str| -> Result<u32, ControlError> {
         u32::try_from(row.try_get::<i64, _>(column)?).map_err(|_| ControlError::Corrupt { what: "retention policy" })

@@ -2,11 +2,12 @@
 //! only at the moment it is made.
 
 use crate::account::{check_name, random_id, vault_id};
+use crate::database::flag;
 use crate::error::exists;
 use crate::{Control, ControlError, SecretDigest, SecretKind, TokenSecret};
 use repo_format::id::VaultId;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -125,17 +126,17 @@ pub struct FreshToken {
     pub secret: TokenSecret,
 }
 
-fn token(row: &SqliteRow) -> Result<Token, ControlError> {
+fn token(row: &AnyRow) -> Result<Token, ControlError> {
     let id: String = row.try_get("id")?;
-    let scope = if row.try_get("may_operate")? {
+    let scope = if flag(row, "may_operate")? {
         TokenScope::Operator
     } else {
         let rights = Rights {
-            backup: row.try_get("may_backup")?,
-            restore: row.try_get("may_restore")?,
-            delete: row.try_get("may_delete")?,
-            purge: row.try_get("may_purge")?,
-            hold: row.try_get("may_hold")?,
+            backup: flag(row, "may_backup")?,
+            restore: flag(row, "may_restore")?,
+            delete: flag(row, "may_delete")?,
+            purge: flag(row, "may_purge")?,
+            hold: flag(row, "may_hold")?,
         };
         TokenScope::Vault { vault: vault_id(row, "vault_id")?, rights }
     };
@@ -151,7 +152,7 @@ fn token(row: &SqliteRow) -> Result<Token, ControlError> {
 }
 
 async fn insert(
-    connection: &mut sqlx::SqliteConnection,
+    connection: &mut sqlx::AnyConnection,
     name: &str,
     scope: TokenScope,
     expires_ns: Option<i64>,
@@ -178,12 +179,12 @@ async fn insert(
     .bind(id.to_string())
     .bind(name)
     .bind(secret.digest().to_hexadecimal())
-    .bind(operate)
-    .bind(rights.backup)
-    .bind(rights.restore)
-    .bind(rights.delete)
-    .bind(rights.purge)
-    .bind(rights.hold)
+    .bind(i64::from(operate))
+    .bind(i64::from(rights.backup))
+    .bind(i64::from(rights.restore))
+    .bind(i64::from(rights.delete))
+    .bind(i64::from(rights.purge))
+    .bind(i64::from(rights.hold))
     .bind(&vault)
     .bind(now_ns)
     .bind(expires_ns)

@@ -1,8 +1,17 @@
 //! The accounts database on a real SQLite file.
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of the test")]
 
+mod engines;
+
 use control::{Control, ControlError, Rights, SecretKind, TokenScope, TokenSecret, TokenState, UserName};
 use repo_format::id::VaultId;
+
+on_each_engine! {
+    a_taken_name_changes_nothing,
+    tokens_expire_are_revoked_and_note_their_use,
+    an_operator_link_answers_once,
+    a_master_key_is_confirmed_once,
+}
 
 const BOTH: Rights = Rights { backup: true, restore: true, delete: false, purge: false, hold: false };
 const SECOND_NS: i64 = 1_000_000_000;
@@ -39,9 +48,7 @@ async fn users_and_vaults_survive_a_restart() {
     );
 }
 
-#[tokio::test]
-async fn a_taken_name_changes_nothing() {
-    let (_folder, control) = fresh().await;
+async fn a_taken_name_changes_nothing(control: Control) {
     let name = UserName::parse("acme/bert").unwrap();
     control.check_user_is_new(&name).await.unwrap();
     control.create_user(&name, vault(1), 1).await.unwrap();
@@ -58,9 +65,7 @@ async fn a_taken_name_changes_nothing() {
     }
 }
 
-#[tokio::test]
-async fn tokens_expire_are_revoked_and_note_their_use() {
-    let (_folder, control) = fresh().await;
+async fn tokens_expire_are_revoked_and_note_their_use(control: Control) {
     let owner = UserName::parse("carla").unwrap();
     control.create_user(&owner, vault(1), 0).await.unwrap();
     let scope = TokenScope::Vault { vault: vault(1), rights: BOTH };
@@ -90,9 +95,7 @@ async fn tokens_expire_are_revoked_and_note_their_use() {
     assert!(matches!(control.create_token("x", useless, None, 0).await, Err(ControlError::Invalid { .. })));
 }
 
-#[tokio::test]
-async fn an_operator_link_answers_once() {
-    let (_folder, control) = fresh().await;
+async fn an_operator_link_answers_once(control: Control) {
     let stale = control.create_operator_link(1).await.unwrap();
     let link = control.create_operator_link(2).await.unwrap();
     assert!(matches!(control.use_operator_link(&stale, 3).await, Err(ControlError::NotFound { .. })));
@@ -105,9 +108,7 @@ async fn an_operator_link_answers_once() {
     assert_eq!(control.tokens().await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_master_key_is_confirmed_once() {
-    let (_folder, control) = fresh().await;
+async fn a_master_key_is_confirmed_once(control: Control) {
     assert!(control.note_master_key("aa", 1).await.unwrap());
     assert!(!control.note_master_key("aa", 2).await.unwrap());
     assert_eq!(control.master_key_confirmed_ns("aa").await.unwrap(), None);

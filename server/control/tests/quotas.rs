@@ -1,8 +1,15 @@
 //! Quotas in the accounts database.
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of the test")]
 
+mod engines;
+
 use control::{Control, ControlError, QuotaLimits, QuotaScope, UserName};
 use repo_format::id::VaultId;
+
+on_each_engine! {
+    what_does_not_exist_has_no_quota,
+    a_vault_counts_under_its_user_customer_and_partner,
+}
 
 async fn fresh() -> (tempfile::TempDir, Control) {
     let folder = tempfile::tempdir().unwrap();
@@ -65,9 +72,7 @@ async fn quotas_are_set_as_a_whole_and_survive_a_restart() {
     assert!(control.quotas().await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn what_does_not_exist_has_no_quota() {
-    let (_folder, control) = fresh().await;
+async fn what_does_not_exist_has_no_quota(control: Control) {
     for text in ["user:acme/anna", "customer:acme", &format!("vault:{}", vault(1))] {
         let refused = control.set_quota(&scope(text), physical(1), 1).await;
         assert!(matches!(refused, Err(ControlError::NotFound { .. })), "{text}");
@@ -80,9 +85,7 @@ async fn what_does_not_exist_has_no_quota() {
     assert!(matches!(control.quota_chain(&vault(1)).await, Err(ControlError::NotFound { .. })));
 }
 
-#[tokio::test]
-async fn a_vault_counts_under_its_user_customer_and_partner() {
-    let (_folder, control) = fresh().await;
+async fn a_vault_counts_under_its_user_customer_and_partner(control: Control) {
     control.create_user(&UserName::parse("acme/anna").unwrap(), vault(1), 1).await.unwrap();
     control.create_user(&UserName::parse("bert").unwrap(), vault(2), 1).await.unwrap();
     control.set_partner("acme", Some("north")).await.unwrap();
