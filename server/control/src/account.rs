@@ -1,7 +1,8 @@
 //! Customers, their users, and the users' vaults. Holds no credentials.
 
 use crate::error::exists;
-use crate::{Control, ControlError};
+use crate::tenant::{NewTenant, TenantKind, find_or_insert_customer, insert_tenant};
+use crate::{Control, ControlError, TenantId, UserId};
 use repo_format::id::VaultId;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
@@ -124,29 +125,22 @@ pub(crate) fn random_id<const N: usize>() -> Result<[u8; N], ControlError> {
     Ok(bytes)
 }
 
-pub(crate) fn random_hex() -> Result<String, ControlError> {
-    Ok(data_encoding::HEXLOWER.encode(&random_id::<16>()?))
-}
-
 impl Control {
     /// Creates a customer. [`ControlError::Exists`] when the name is taken.
     pub async fn create_customer(&self, name: &str, now_ns: i64) -> Result<Customer, ControlError> {
         check_name("customer name", name)?;
         let mut transaction = self.write().await?;
-        sqlx::query("INSERT INTO customers (id, name, created_ns) VALUES ($1, $2, $3)")
-            .bind(random_hex()?)
-            .bind(name)
-            .bind(now_ns)
-            .execute(&mut *transaction)
-            .await
-            .map_err(|error| exists("customer", name, error))?;
+        let new = NewTenant { parent: TenantId::PLATFORM, kind: TenantKind::Customer, name: Some(name), title: name };
+        insert_tenant(&mut transaction, &new, now_ns).await?;
         transaction.commit().await?;
         Ok(Customer { name: name.to_owned(), created_ns: now_ns })
     }
 
     /// All customers by name.
     pub async fn customers(&self) -> Result<Vec<Customer>, ControlError> {
-        Ok(sqlx::query_as("SELECT name, created_ns FROM customers ORDER BY name").fetch_all(&self.readers).await?)
+        Ok(sqlx::query_as("SELECT name, created_ns FROM tenants WHERE kind = 'customer' ORDER BY name")
+            .fetch_all(&self.readers)
+            .await?)
     }
 
     /// [`ControlError::Exists`] when the user exists, before anything is made for it.
@@ -174,8 +168,8 @@ impl Control {
 
     async fn user_id(&self, name: &UserName) -> Result<Option<String>, ControlError> {
         Ok(sqlx::query_scalar(
-            "SELECT users.id FROM users JOIN customers ON customers.id = users.customer_id \
-             WHERE customers.name = $1 AND users.name = $2",
+            "SELECT users.id FROM users JOIN tenants ON tenants.id = users.tenant_id \
+             WHERE tenants.name = $1 AND users.name = $2",
         )
         .bind(&name.customer)
         .bind(&name.user)
@@ -189,25 +183,25 @@ impl Control {
     pub async fn create_user(&self, name: &UserName, vault: VaultId, now_ns: i64) -> Result<User, ControlError> {
         check_name("customer name", &name.customer)?;
         check_name("user name", &name.user)?;
-        let user_id = random_hex()?;
+        let user_id = UserId::generate()?.to_string();
         let mut transaction = self.write().await?;
-        sqlx::query("INSERT INTO customers (id, name, created_ns) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING")
-            .bind(random_hex()?)
-            .bind(&name.customer)
-            .bind(now_ns)
-            .execute(&mut *transaction)
-            .await?;
+        let tenant = find_or_insert_customer(&mut transaction, &name.customer, now_ns).await?;
         sqlx::query(
-            "INSERT INTO users (id, customer_id, name, created_ns) \
-             SELECT $1, customers.id, $2, $3 FROM customers WHERE customers.name = $4",
+            "INSERT INTO users (id, tenant_id, name, title, state_ns, created_ns) VALUES ($1, $2, $3, $3, $4, $4)",
         )
         .bind(&user_id)
+        .bind(tenant.to_string())
         .bind(&name.user)
         .bind(now_ns)
-        .bind(&name.customer)
         .execute(&mut *transaction)
         .await
         .map_err(|error| exists("user", &name.to_string(), error))?;
+        sqlx::query("INSERT INTO memberships (user_id, tenant_id, role, created_ns) VALUES ($1, $2, 'user', $3)")
+            .bind(&user_id)
+            .bind(tenant.to_string())
+            .bind(now_ns)
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query("INSERT INTO vaults (id, user_id, name, created_ns) VALUES ($1, $2, 'default', $3)")
             .bind(vault.to_string())
             .bind(&user_id)
@@ -221,10 +215,10 @@ impl Control {
     /// All users by customer and name, each with its first vault.
     pub async fn users(&self) -> Result<Vec<User>, ControlError> {
         let rows = sqlx::query(
-            "SELECT customers.name AS customer, users.name AS user_name, users.created_ns AS created_ns, \
-             vaults.id AS vault_id FROM users JOIN customers ON customers.id = users.customer_id \
+            "SELECT tenants.name AS customer, users.name AS user_name, users.created_ns AS created_ns, \
+             vaults.id AS vault_id FROM users JOIN tenants ON tenants.id = users.tenant_id \
              LEFT JOIN vaults ON vaults.user_id = users.id AND vaults.name = 'default' \
-             ORDER BY customers.name, users.name",
+             ORDER BY tenants.name, users.name",
         )
         .fetch_all(&self.readers)
         .await?;
@@ -243,7 +237,7 @@ impl Control {
         let mut transaction = self.write().await?;
         let created = sqlx::query(
             "INSERT INTO vaults (id, user_id, name, created_ns) SELECT $1, users.id, $2, $3 FROM users \
-             JOIN customers ON customers.id = users.customer_id WHERE customers.name = $4 AND users.name = $5",
+             JOIN tenants ON tenants.id = users.tenant_id WHERE tenants.name = $4 AND users.name = $5",
         )
         .bind(id.to_string())
         .bind(name)
@@ -264,9 +258,9 @@ impl Control {
     pub async fn vaults(&self) -> Result<Vec<Vault>, ControlError> {
         let rows = sqlx::query(
             "SELECT vaults.id AS id, vaults.name AS name, vaults.created_ns AS created_ns, \
-             customers.name AS customer, users.name AS user_name FROM vaults \
-             JOIN users ON users.id = vaults.user_id JOIN customers ON customers.id = users.customer_id \
-             ORDER BY customers.name, users.name, vaults.name",
+             tenants.name AS customer, users.name AS user_name FROM vaults \
+             JOIN users ON users.id = vaults.user_id JOIN tenants ON tenants.id = users.tenant_id \
+             ORDER BY tenants.name, users.name, vaults.name",
         )
         .fetch_all(&self.readers)
         .await?;
@@ -277,8 +271,8 @@ impl Control {
     pub async fn vault(&self, id: &VaultId) -> Result<Vault, ControlError> {
         let row = sqlx::query(
             "SELECT vaults.id AS id, vaults.name AS name, vaults.created_ns AS created_ns, \
-             customers.name AS customer, users.name AS user_name FROM vaults \
-             JOIN users ON users.id = vaults.user_id JOIN customers ON customers.id = users.customer_id \
+             tenants.name AS customer, users.name AS user_name FROM vaults \
+             JOIN users ON users.id = vaults.user_id JOIN tenants ON tenants.id = users.tenant_id \
              WHERE vaults.id = $1",
         )
         .bind(id.to_string())

@@ -3,11 +3,13 @@
 //! statement from having to expect a conflict. Statements are one text for both engines: `$1` parameters, ids as
 //! text, times and counts as BIGINT, truth values as BIGINT 0 and 1, sums cast to BIGINT.
 
-use crate::ControlError;
+use crate::scope::AuthorityPlace;
+use crate::{Authority, ControlError};
 use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Any, AnyPool, Executor, Row, SqlSafeStr, Transaction};
 use std::path::Path;
+use std::sync::Arc;
 
 const READERS_MAX: u32 = 4;
 
@@ -18,6 +20,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "quotas", include_str!("../migrations/0003_quotas.sql")),
     (4, "audits", include_str!("../migrations/0004_audits.sql")),
     (5, "portable", include_str!("../migrations/0005_portable.sql")),
+    (6, "tenants", include_str!("../migrations/0006_tenants.sql")),
 ];
 
 /// What each SQLite connection is told. Every committed change is on disk when its call returns, and what is deleted is
@@ -43,6 +46,7 @@ pub struct Control {
     pub(crate) readers: AnyPool,
     writer: AnyPool,
     engine: Engine,
+    authority: Arc<AuthorityPlace>,
 }
 
 impl Control {
@@ -94,7 +98,12 @@ impl Control {
             .collect();
         Migrator::with_migrations(migrations).run(&writer).await?;
         let readers = options(READERS_MAX).connect(read_url).await?;
-        Ok(Control { readers, writer, engine })
+        Ok(Control { readers, writer, engine, authority: Arc::default() })
+    }
+
+    /// What makes scopes; `None` for every caller but the first.
+    pub fn take_authority(&self) -> Option<Authority> {
+        self.authority.take()
     }
 
     /// Which engine this is.

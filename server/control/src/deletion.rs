@@ -42,8 +42,8 @@ impl Control {
     pub async fn delete_user(&self, name: &UserName) -> Result<(), ControlError> {
         let mut transaction = self.write().await?;
         let user: Option<String> = sqlx::query_scalar(
-            "SELECT users.id FROM users JOIN customers ON customers.id = users.customer_id \
-             WHERE customers.name = $1 AND users.name = $2",
+            "SELECT users.id FROM users JOIN tenants ON tenants.id = users.tenant_id \
+             WHERE tenants.name = $1 AND users.name = $2",
         )
         .bind(&name.customer)
         .bind(&name.user)
@@ -66,8 +66,8 @@ impl Control {
     pub async fn vaults_of(&self, name: &UserName) -> Result<Vec<VaultId>, ControlError> {
         let rows = sqlx::query(
             "SELECT vaults.id AS id FROM vaults JOIN users ON users.id = vaults.user_id \
-             JOIN customers ON customers.id = users.customer_id \
-             WHERE customers.name = $1 AND users.name = $2 ORDER BY vaults.name",
+             JOIN tenants ON tenants.id = users.tenant_id \
+             WHERE tenants.name = $1 AND users.name = $2 ORDER BY vaults.name",
         )
         .bind(&name.customer)
         .bind(&name.user)

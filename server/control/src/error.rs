@@ -42,6 +42,12 @@ pub enum ControlError {
     /// Somebody reads for too long: try again.
     #[error("the accounts database is in use by another server; stop that one first")]
     InUse,
+    /// The audit log was changed by something else.
+    #[error("the audit log does not fit together at entry {sequence}: an entry was changed or removed")]
+    AuditBroken {
+        /// The first entry that does not fit.
+        sequence: i64,
+    },
     /// Readers would not let go of an old state.
     #[error("the accounts database is busy; try again")]
     Busy,

@@ -1,7 +1,8 @@
 //! Quotas as they are set: whose, and how much. Values only; what is used and reserved is counted elsewhere.
 
 use crate::account::{check_name, vault_id};
-use crate::{Control, ControlError, UserName};
+use crate::tenant::find_or_insert_partner;
+use crate::{Control, ControlError, TenantId, UserName};
 use repo_format::id::VaultId;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
@@ -74,14 +75,16 @@ pub struct Quota {
 }
 
 const QUOTAS: &str = "SELECT quotas.vault_id AS vault_id, users.name AS user_name, owners.name AS user_customer, \
-    customers.name AS customer, quotas.partner AS partner, physical_soft, physical_hard, logical_soft, logical_hard, \
+    CASE WHEN tenants.kind = 'customer' THEN tenants.name END AS customer, \
+    CASE WHEN tenants.kind = 'partner' THEN tenants.name END AS partner, physical_soft, physical_hard, logical_soft, logical_hard, \
     changed_ns FROM quotas \
-    LEFT JOIN users ON users.id = quotas.user_id LEFT JOIN customers AS owners ON owners.id = users.customer_id \
-    LEFT JOIN customers ON customers.id = quotas.customer_id";
+    LEFT JOIN users ON users.id = quotas.user_id LEFT JOIN tenants AS owners ON owners.id = users.tenant_id \
+    LEFT JOIN tenants ON tenants.id = quotas.customer_id";
 
-const CHAINS: &str = "SELECT vaults.id AS vault_id, users.name AS user_name, customers.name AS customer, \
-    customers.partner AS partner FROM vaults JOIN users ON users.id = vaults.user_id \
-    JOIN customers ON customers.id = users.customer_id";
+const CHAINS: &str = "SELECT vaults.id AS vault_id, users.name AS user_name, tenants.name AS customer, \
+    above.name AS partner FROM vaults JOIN users ON users.id = vaults.user_id \
+    JOIN tenants ON tenants.id = users.tenant_id \
+    LEFT JOIN tenants AS above ON above.id = tenants.parent_id AND above.kind = 'partner'";
 
 fn quota(row: &AnyRow) -> Result<Quota, ControlError> {
     let bytes = |column: &str| -> Result<Option<u64>, ControlError> {
@@ -129,24 +132,26 @@ fn stored(bytes: Option<u64>) -> Result<Option<i64>, ControlError> {
 /// Id of what a scope names, and its column.
 async fn subject(connection: &mut AnyConnection, scope: &QuotaScope) -> Result<(&'static str, String), ControlError> {
     let (column, query) = match scope {
-        QuotaScope::Partner(name) => return Ok(("partner", name.clone())),
         QuotaScope::Vault(id) => {
             ("vault_id", sqlx::query_scalar("SELECT id FROM vaults WHERE id = $1").bind(id.to_string()))
         }
         QuotaScope::User(UserName { customer, user }) => {
-            let text = "SELECT users.id FROM users JOIN customers ON customers.id = users.customer_id \
-                        WHERE customers.name = $1 AND users.name = $2";
+            let text = "SELECT users.id FROM users JOIN tenants ON tenants.id = users.tenant_id \
+                        WHERE tenants.name = $1 AND users.name = $2";
             ("user_id", sqlx::query_scalar(text).bind(customer.clone()).bind(user.clone()))
         }
-        QuotaScope::Customer(name) => {
-            ("customer_id", sqlx::query_scalar("SELECT id FROM customers WHERE name = $1").bind(name.clone()))
+        QuotaScope::Customer(name) | QuotaScope::Partner(name) => {
+            let kind = if matches!(scope, QuotaScope::Partner(_)) { "partner" } else { "customer" };
+            let text = "SELECT id FROM tenants WHERE name = $1 AND kind = $2";
+            ("customer_id", sqlx::query_scalar(text).bind(name.clone()).bind(kind))
         }
     };
     let found: Option<String> = query.fetch_optional(connection).await?;
     let (what, name) = match scope {
         QuotaScope::Vault(id) => ("vault", id.to_string()),
         QuotaScope::User(name) => ("user", name.to_string()),
-        QuotaScope::Customer(name) | QuotaScope::Partner(name) => ("customer", name.clone()),
+        QuotaScope::Customer(name) => ("customer", name.clone()),
+        QuotaScope::Partner(name) => ("partner", name.clone()),
     };
     found.map(|id| (column, id)).ok_or_else(|| ControlError::not_found(what, &name))
 }
@@ -169,24 +174,26 @@ impl Control {
             *bytes = stored(bound)?;
         }
         let mut transaction = self.write().await?;
+        if let QuotaScope::Partner(name) = scope {
+            // A partner's quota may be set before it has its first customer.
+            find_or_insert_partner(&mut transaction, name, now_ns).await?;
+        }
         let (column, id) = subject(&mut transaction, scope).await?;
         let of = |wanted: &str| (column == wanted).then(|| id.clone());
-        sqlx::query("DELETE FROM quotas WHERE vault_id = $1 OR user_id = $2 OR customer_id = $3 OR partner = $4")
+        sqlx::query("DELETE FROM quotas WHERE vault_id = $1 OR user_id = $2 OR customer_id = $3")
             .bind(of("vault_id"))
             .bind(of("user_id"))
             .bind(of("customer_id"))
-            .bind(of("partner"))
             .execute(&mut *transaction)
             .await?;
         if limits != QuotaLimits::default() {
             sqlx::query(
-                "INSERT INTO quotas (vault_id, user_id, customer_id, partner, physical_soft, physical_hard, \
-                 logical_soft, logical_hard, changed_ns) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "INSERT INTO quotas (vault_id, user_id, customer_id, physical_soft, physical_hard, \
+                 logical_soft, logical_hard, changed_ns) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(of("vault_id"))
             .bind(of("user_id"))
             .bind(of("customer_id"))
-            .bind(of("partner"))
             .bind(bytes[0])
             .bind(bytes[1])
             .bind(bytes[2])
@@ -221,16 +228,24 @@ impl Control {
     }
 
     /// Says which partner brought a customer; `None`: nobody.
-    pub async fn set_partner(&self, customer: &str, partner: Option<&str>) -> Result<(), ControlError> {
+    pub async fn set_partner(&self, customer: &str, partner: Option<&str>, now_ns: i64) -> Result<(), ControlError> {
         if let Some(partner) = partner {
             check_name("partner name", partner)?;
         }
         let mut transaction = self.write().await?;
-        let changed = sqlx::query("UPDATE customers SET partner = $1 WHERE name = $2")
-            .bind(partner)
-            .bind(customer)
-            .execute(&mut *transaction)
-            .await?;
+        let above = match partner {
+            None => TenantId::PLATFORM,
+            Some(partner) => find_or_insert_partner(&mut transaction, partner, now_ns).await?,
+        };
+        let changed = sqlx::query(
+            "UPDATE tenants SET parent_id = $1, \
+             path = (SELECT above.path FROM tenants AS above WHERE above.id = $1) || id || '/' \
+             WHERE name = $2 AND kind = 'customer'",
+        )
+        .bind(above.to_string())
+        .bind(customer)
+        .execute(&mut *transaction)
+        .await?;
         if changed.rows_affected() == 0 {
             return Err(ControlError::not_found("customer", customer));
         }

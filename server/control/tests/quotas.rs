@@ -81,14 +81,14 @@ async fn what_does_not_exist_has_no_quota(control: Control) {
     let refused = control.set_quota(&scope("customer:acme"), physical(u64::MAX), 1).await;
     assert!(matches!(refused, Err(ControlError::Invalid { .. })));
     assert!(control.quotas().await.unwrap().is_empty());
-    assert!(matches!(control.set_partner("nobody", None).await, Err(ControlError::NotFound { .. })));
+    assert!(matches!(control.set_partner("nobody", None, 1).await, Err(ControlError::NotFound { .. })));
     assert!(matches!(control.quota_chain(&vault(1)).await, Err(ControlError::NotFound { .. })));
 }
 
 async fn a_vault_counts_under_its_user_customer_and_partner(control: Control) {
     control.create_user(&UserName::parse("acme/anna").unwrap(), vault(1), 1).await.unwrap();
     control.create_user(&UserName::parse("bert").unwrap(), vault(2), 1).await.unwrap();
-    control.set_partner("acme", Some("north")).await.unwrap();
+    control.set_partner("acme", Some("north"), 1).await.unwrap();
     let chain = |texts: &[&str]| texts.iter().map(|text| scope(text)).collect::<Vec<_>>();
     let anna = chain(&[&format!("vault:{}", vault(1)), "user:acme/anna", "customer:acme", "partner:north"]);
     let bert = chain(&[&format!("vault:{}", vault(2)), "user:default/bert", "customer:default"]);
@@ -96,6 +96,6 @@ async fn a_vault_counts_under_its_user_customer_and_partner(control: Control) {
     let mut chains = control.quota_chains().await.unwrap();
     chains.sort();
     assert_eq!(chains, [(vault(1), anna), (vault(2), bert)]);
-    control.set_partner("acme", None).await.unwrap();
+    control.set_partner("acme", None, 1).await.unwrap();
     assert_eq!(control.quota_chain(&vault(1)).await.unwrap().len(), 3);
 }

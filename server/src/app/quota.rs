@@ -130,7 +130,7 @@ impl App {
     /// Says which partner brought a customer; its vaults count under the partner's limit from now on.
     pub async fn set_partner(&self, _: OperatorGrant, customer: &str, partner: Option<&str>) -> Result<(), AppError> {
         let _one_at_a_time = self.creation.lock().await;
-        self.control.set_partner(customer, partner).await?;
+        self.control.set_partner(customer, partner, self.clock.now_ns()).await?;
         self.push_quota_chains().await
     }
 
