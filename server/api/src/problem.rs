@@ -18,6 +18,8 @@ pub enum Code {
     TokenExpired,
     /// 403: the token lacks the right.
     Forbidden,
+    /// 403: the action asks for a fresh log-in factor.
+    StepUpNeeded,
     /// 404: no such thing, or not yours.
     NotFound,
     /// 405: the path exists, not with this method.

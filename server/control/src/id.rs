@@ -27,7 +27,7 @@ macro_rules! ids {
             }
 
             /// From a column, which only ever holds what this build wrote.
-            pub(crate) fn stored(text: &str) -> Result<Self, ControlError> {
+            pub fn stored(text: &str) -> Result<Self, ControlError> {
                 text.parse().map_err(|_| ControlError::Corrupt { what: $what })
             }
         }
@@ -56,24 +56,14 @@ macro_rules! ids {
 }
 
 ids! {
-    /// Names a tenant.
-    TenantId, "tenant id";
-    /// Names a user.
-    UserId, "user id";
-    /// Names a group of members.
-    GroupId, "group id";
-    /// Names a product.
-    ProductId, "product id";
-    /// Names a service.
-    ServiceId, "service id";
-    /// Names a computer.
-    ComputerId, "computer id";
-    /// Names a plan.
-    PlanId, "plan id";
-    /// Names a job.
-    JobId, "job id";
-    /// Names an invitation.
-    InvitationId, "invitation id";
+/// Names a tenant.
+TenantId, "tenant id";
+/// Names a user.
+UserId, "user id";
+/// Names a group of members.
+GroupId, "group id";
+/// Names a service.
+ServiceId, "service id";
     /// Names a token of the API that belongs to a person.
     ApiTokenId, "API token id";
 }

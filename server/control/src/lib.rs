@@ -25,9 +25,7 @@ pub use database::{Control, Engine};
 pub use deletion::RemovedVault;
 pub use error::ControlError;
 pub use holding::{Holding, Location, Place, Role};
-pub use id::{
-    ApiTokenId, ComputerId, GroupId, ID_BYTES, InvitationId, JobId, PlanId, ProductId, ServiceId, TenantId, UserId,
-};
+pub use id::{ApiTokenId, GroupId, ID_BYTES, ServiceId, TenantId, UserId};
 pub use quota::{Quota, QuotaLimits, QuotaScope};
 pub use retention::{RetentionPolicy, SeriesName, StoredPolicy, UNDELETE_DAYS_DEFAULT, UNDELETE_DAYS_MAX};
 pub use scope::{Authority, Scope, ScopePart};

@@ -24,12 +24,16 @@ impl AuthorityPlace {
 pub enum ScopePart {
     /// A tenant and everything below it.
     Subtree(TenantId),
+    /// Everything below a tenant, without the tenant itself.
+    Below(TenantId),
     /// One tenant alone.
     Tenant(TenantId),
     /// What users have under one service.
     Service(ServiceId),
     /// What belongs to one user.
     User(UserId),
+    /// Of some parts only what lies in a tenant's subtree.
+    Both(Vec<ScopePart>, TenantId),
 }
 
 /// What a caller may reach with one verb: the union of its parts; nothing without any.
@@ -52,12 +56,26 @@ impl Scope {
     /// A condition for a WHERE clause. `tenant` and `user` are columns with the ids of a row's tenant and user (`user` may
     /// be NULL in a row, and absent where rows belong to tenants only). Ids are hexadecimal, so they stand in the text.
     pub(crate) fn condition(&self, tenant: &str, user: Option<&str>) -> String {
+        any_of(&self.parts, tenant, user)
+    }
+}
+
+fn any_of(parts: &[ScopePart], tenant: &str, user: Option<&str>) -> String {
+    {
         let mut alternatives = Vec::new();
-        for part in &self.parts {
+        for part in parts {
             match (part, user) {
                 (ScopePart::Subtree(id), _) if *id == TenantId::PLATFORM => return "1 = 1".into(),
                 (ScopePart::Subtree(id), _) => alternatives.push(format!(
                     "{tenant} IN (SELECT below.id FROM tenants AS below WHERE below.path LIKE '%{id}/%')"
+                )),
+                (ScopePart::Both(parts, id), _) => alternatives.push(format!(
+                    "({} AND {})",
+                    any_of(parts, tenant, user),
+                    any_of(&[ScopePart::Subtree(*id)], tenant, user)
+                )),
+                (ScopePart::Below(id), _) => alternatives.push(format!(
+                    "{tenant} IN (SELECT below.id FROM tenants AS below WHERE below.path LIKE '%{id}/_%')"
                 )),
                 (ScopePart::Tenant(id), _) => alternatives.push(format!("{tenant} = '{id}'")),
                 (ScopePart::Service(id), Some(user)) => alternatives.push(format!(

@@ -20,6 +20,12 @@ pub enum AppError {
         /// Which right.
         needed: &'static str,
     },
+    /// The right is there, but asks for a fresh factor.
+    #[error("{verb} asks for a fresh log-in factor: confirm your password or code, then try again")]
+    StepUpNeeded {
+        /// Which verb.
+        verb: &'static str,
+    },
     /// No such thing, or not the caller's.
     #[error("there is no such {what}, or it is not yours")]
     NotFound {
@@ -88,6 +94,8 @@ impl From<ControlError> for AppError {
             ControlError::Database(_)
             | ControlError::Migration(_)
             | ControlError::Corrupt { .. }
+            | ControlError::InUse
+            | ControlError::AuditBroken { .. }
             | ControlError::Random => AppError::Internal(error.to_string()),
         }
     }

@@ -17,7 +17,7 @@ pub mod states;
 pub mod upload;
 pub mod vaults;
 
-pub use auth::{Grant, Need, OperatorGrant, Principal};
+pub use auth::{Allowed, Grant, Need, OperatorGrant, Person, Principal, Target, Verb};
 pub use error::AppError;
 
 use crate::app::auth::KnownTokens;
@@ -25,7 +25,7 @@ use crate::app::deletion::MasterKeyLoader;
 use crate::app::engine::TakenTotals;
 use crate::app::upload::RunningUploads;
 use crate::clock::Clock;
-use control::{Control, SecretDigest, TokenSecret};
+use control::{Authority, Control, SecretDigest, TokenSecret};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::Store;
@@ -34,6 +34,8 @@ use tokio::sync::Notify;
 /// Everything use cases work on; one per process.
 pub struct App {
     pub(crate) control: Control,
+    /// Makes scopes; used in `auth` alone.
+    authority: Authority,
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Arc<dyn Clock>,
     /// The credential of commands on this machine; made at every start.
@@ -77,9 +79,12 @@ impl App {
     pub async fn new(parts: AppParts) -> Result<App, AppError> {
         let AppParts { control, store, clock, local_secret, master_fingerprint, public_url, load_master_key } = parts;
         control.note_master_key(&master_fingerprint, clock.now_ns()).await?;
+        let authority = control.take_authority();
+        let authority = authority.ok_or_else(|| AppError::Internal("the authority of the accounts is taken".into()))?;
         let confirmed = control.master_key_confirmed_ns(&master_fingerprint).await?.is_some();
         let app = App {
             control,
+            authority,
             store,
             clock,
             local_secret: local_secret.digest(),

@@ -91,8 +91,8 @@ impl App {
         snapshot: SnapshotId,
         until_ns: Option<i64>,
     ) -> Result<SnapshotInfo, AppError> {
-        let may_shorten = caller.on_vault(vault, Need::Hold).is_ok();
-        let vault = caller.on_vault(vault, if may_shorten { Need::Hold } else { Need::Protect })?.vault();
+        let may_shorten = self.on_vault(caller, vault, Need::Hold).await.is_ok();
+        let vault = self.on_vault(caller, vault, if may_shorten { Need::Hold } else { Need::Protect }).await?.vault();
         let hold = move |store: &Store| store.hold_snapshot(&vault, &snapshot, until_ns, may_shorten);
         let held = on_store(&self.store, hold).await?;
         tracing::info!(%vault, %snapshot, by = caller.who(), until_ns, "hold of a snapshot changed");
@@ -108,12 +108,12 @@ impl App {
         snapshot: SnapshotId,
         wanted: Vec<String>,
     ) -> Result<SnapshotInfo, AppError> {
-        let own = caller.on_vault(vault, Need::Protect)?.vault();
+        let own = self.on_vault(caller, vault, Need::Protect).await?.vault();
         check_tags(&wanted)?;
         let now = tags(&on_store(&self.store, move |store| store.snapshot(&own, &snapshot)).await?);
         let wanted_set: BTreeSet<&String> = wanted.iter().collect();
         if now.iter().any(|tag| !wanted_set.contains(tag)) {
-            caller.on_vault(vault, Need::Delete)?;
+            self.on_vault(caller, vault, Need::Delete).await?;
         }
         on_store(&self.store, move |store| store.tag_snapshot(&own, &snapshot, &wanted)).await
     }

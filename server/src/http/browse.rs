@@ -82,7 +82,7 @@ pub(crate) async fn snapshots(
     Path(vault): Path<String>,
 ) -> Result<Json<Snapshots>, Refusal> {
     // An agent looks for its base snapshot, and whoever may delete or hold must see what there is.
-    let grant = caller.on_vault(&vault, Need::Look)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Look).await?;
     let snapshots = state.app.snapshots(grant).await?.into_iter().map(snapshot).collect::<Result<_, _>>()?;
     Ok(Json(Snapshots { snapshots }))
 }
@@ -96,7 +96,7 @@ pub(crate) async fn one_snapshot(
     Caller(caller): Caller,
     Path((vault, id)): Path<(String, String)>,
 ) -> Result<Json<Snapshot>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Look)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Look).await?;
     Ok(Json(snapshot(state.app.snapshot(grant, snapshot_id(&id)?).await?)?))
 }
 
@@ -113,7 +113,7 @@ pub(crate) async fn entries(
     Path((vault, id)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Entries>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Restore)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Restore).await?;
     let path = parameter(query.as_deref(), "path").unwrap_or_else(|| b"/".to_vec());
     let after = parameter(query.as_deref(), "after");
     let limit = match parameter(query.as_deref(), "limit") {
@@ -143,7 +143,7 @@ pub(crate) async fn content(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Restore)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Restore).await?;
     let path = parameter(query.as_deref(), "path").ok_or_else(|| Refusal::BadRequest("path: is needed".into()))?;
     let file = state.app.file(grant, snapshot_id(&id)?, &path).await?;
     let size = file.size;

@@ -33,7 +33,7 @@ pub(crate) async fn damage(
     Caller(caller): Caller,
     Path(vault): Path<String>,
 ) -> Result<Json<Damage>, Refusal> {
-    let found = state.app.damage(caller.on_vault(&vault, Need::Look)?).await?;
+    let found = state.app.damage(state.app.on_vault(&caller, &vault, Need::Look).await?).await?;
     let snapshots = found.snapshots.into_iter().map(|damaged| DamagedSnapshot {
         snapshot: damaged.snapshot.to_string(),
         paths: damaged

@@ -31,7 +31,7 @@ pub(crate) async fn keys(
     Caller(caller): Caller,
     Path(vault): Path<String>,
 ) -> Result<Response, Refusal> {
-    let grant = caller.on_vault(&vault, Need::BackupOrRestore)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::BackupOrRestore).await?;
     let keys = state.app.id_keys(grant).await?;
     let headers = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, keys.to_vec()).into_response())
@@ -50,7 +50,7 @@ pub(crate) async fn objects(
     body: Body,
 ) -> Result<Response, Refusal> {
     // An agent compares with its base snapshot, so an uploader reads as well.
-    let grant = caller.on_vault(&vault, Need::BackupOrRestore)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::BackupOrRestore).await?;
     require_media_type(&headers, api::BINARY)?;
     let ids = ids(&BodyReader::new(body, GET_IDS_MAX * ObjectId::LEN)?.read_all().await?)?;
     let mut pieces = state.app.read_objects(grant, ids);

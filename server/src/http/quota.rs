@@ -119,7 +119,7 @@ pub(crate) async fn of_vault(
     Caller(caller): Caller,
     Path(vault): Path<String>,
 ) -> Answer<Quotas> {
-    let grant = caller.on_vault(&vault, Need::BackupOrRestore)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::BackupOrRestore).await?;
     Ok(Json(Quotas { quotas: state.app.vault_quotas(grant).into_iter().map(quota).collect() }))
 }
 

@@ -24,7 +24,7 @@ pub(crate) async fn begin(
     Path(vault): Path<String>,
     JsonBody(body): JsonBody<BeginRestore>,
 ) -> Result<(StatusCode, Json<RestoreHold>), Refusal> {
-    let grant = caller.on_vault(&vault, Need::Restore)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Restore).await?;
     let id = state.app.begin_restore(grant, snapshot_id(&body.snapshot)?).await?;
     Ok((StatusCode::CREATED, Json(RestoreHold { id: id.to_string() })))
 }
@@ -38,7 +38,7 @@ pub(crate) async fn touch(
     Caller(caller): Caller,
     Path((vault, restore)): Path<(String, String)>,
 ) -> Result<StatusCode, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Restore)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Restore).await?;
     state.app.touch_restore(grant, restore_id(&restore)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -52,7 +52,7 @@ pub(crate) async fn end(
     Caller(caller): Caller,
     Path((vault, restore)): Path<(String, String)>,
 ) -> Result<StatusCode, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Restore)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Restore).await?;
     state.app.end_restore(grant, restore_id(&restore)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

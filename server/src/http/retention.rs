@@ -94,7 +94,7 @@ pub(crate) async fn show(
     Caller(caller): Caller,
     Path(vault): Path<String>,
 ) -> Result<Json<Retention>, Refusal> {
-    Ok(Json(retention(state.app.retention(caller.on_vault(&vault, Need::Look)?).await?)))
+    Ok(Json(retention(state.app.retention(state.app.on_vault(&caller, &vault, Need::Look).await?).await?)))
 }
 
 /// Sets or removes the policy of a series, or of every series without one of its own.
@@ -107,7 +107,7 @@ pub(crate) async fn set(
     JsonBody(body): JsonBody<SetRetention>,
 ) -> Result<Json<Retention>, Refusal> {
     // What expires is gone at once, so setting a policy takes the same right as purging.
-    let grant = caller.on_vault(&vault, Need::Purge)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Purge).await?;
     let series = body.series.map(|Series { computer, series }| SeriesName { computer, series });
     Ok(Json(retention(state.app.set_retention(grant, series, body.policy.map(policy), caller.who()).await?)))
 }
@@ -121,7 +121,7 @@ pub(crate) async fn make_plan(
     Path(vault): Path<String>,
     JsonBody(body): JsonBody<PlanRequest>,
 ) -> Result<Json<RetentionPlan>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Look)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Look).await?;
     let PlanRequest { policy: tried, computer, series, tag } = body;
     let scope = PlanScope { policy: tried.map(policy), computer, series, tag };
     Ok(Json(plan(state.app.plan_retention(grant, scope).await?)))
@@ -135,7 +135,7 @@ pub(crate) async fn run(
     Caller(caller): Caller,
     Path(vault): Path<String>,
 ) -> Result<Json<RetentionRun>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Purge)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Purge).await?;
     let (done, expired) = state.app.run_retention(grant).await?;
     Ok(Json(RetentionRun { plan: plan(done), expired }))
 }

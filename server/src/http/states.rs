@@ -20,7 +20,7 @@ pub(crate) async fn delete(
     Caller(caller): Caller,
     Path((vault, id)): Path<(String, String)>,
 ) -> Result<Json<Snapshot>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Delete)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Delete).await?;
     Ok(Json(snapshot(state.app.delete_snapshot(grant, snapshot_id(&id)?, caller.who()).await?)?))
 }
 
@@ -33,7 +33,7 @@ pub(crate) async fn undelete(
     Caller(caller): Caller,
     Path((vault, id)): Path<(String, String)>,
 ) -> Result<Json<Snapshot>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Delete)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Delete).await?;
     Ok(Json(snapshot(state.app.undelete_snapshot(grant, snapshot_id(&id)?, caller.who()).await?)?))
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn purge(
     Caller(caller): Caller,
     Path((vault, id)): Path<(String, String)>,
 ) -> Result<StatusCode, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Purge)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Purge).await?;
     state.app.purge_snapshot(grant, snapshot_id(&id)?, caller.who()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -63,7 +63,7 @@ pub(crate) async fn hold(
 ) -> Result<Json<Snapshot>, Refusal> {
     let id = snapshot_id(&id);
     // The right is looked at before the snapshot's name.
-    caller.on_vault(&vault, Need::Protect)?;
+    state.app.on_vault(&caller, &vault, Need::Protect).await?;
     Ok(Json(snapshot(state.app.hold_snapshot(&caller, &vault, id?, body.until_ns).await?)?))
 }
 
@@ -78,6 +78,6 @@ pub(crate) async fn tags(
     JsonBody(body): JsonBody<SetTags>,
 ) -> Result<Json<Snapshot>, Refusal> {
     let id: Result<_, AppError> = snapshot_id(&id);
-    caller.on_vault(&vault, Need::Protect)?;
+    state.app.on_vault(&caller, &vault, Need::Protect).await?;
     Ok(Json(snapshot(state.app.tag_snapshot(&caller, &vault, id?, body.tags).await?)?))
 }

@@ -79,7 +79,7 @@ pub(crate) async fn begin(
     Path(vault): Path<String>,
     JsonBody(body): JsonBody<BeginUpload>,
 ) -> Result<(StatusCode, Json<UploadSession>), Refusal> {
-    let grant = caller.on_vault(&vault, Need::Backup)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Backup).await?;
     let base = match body.base_snapshot {
         None => None,
         Some(id) => Some(id.parse().map_err(|_| AppError::NotFound { what: "snapshot" })?),
@@ -97,7 +97,7 @@ pub(crate) async fn session(
     Caller(caller): Caller,
     Path((vault, session)): Path<(String, String)>,
 ) -> Result<Json<UploadSession>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Backup)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Backup).await?;
     let upload = state.app.upload_session(grant, session_id(&session)?).await?;
     Ok(Json(upload_session(&state, grant, upload)))
 }
@@ -111,7 +111,7 @@ pub(crate) async fn abort(
     Caller(caller): Caller,
     Path((vault, session)): Path<(String, String)>,
 ) -> Result<StatusCode, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Backup)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Backup).await?;
     state.app.abort_upload(grant, session_id(&session)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -129,7 +129,7 @@ pub(crate) async fn have(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Backup)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Backup).await?;
     let session = session_id(&session)?;
     require_media_type(&headers, api::BINARY)?;
     let ids = ids(&BodyReader::new(body, HAVE_IDS_MAX * ObjectId::LEN)?.read_all().await?)?;
@@ -151,7 +151,7 @@ pub(crate) async fn chunks(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Received>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Backup)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Backup).await?;
     let session = session_id(&session)?;
     require_media_type(&headers, api::BINARY)?;
     // A body that does not say how long it is must find room for something at least.
@@ -188,7 +188,7 @@ pub(crate) async fn nodes(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Durable>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Backup)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Backup).await?;
     let session = session_id(&session)?;
     require_media_type(&headers, api::BINARY)?;
     let declared = hyper::body::Body::size_hint(&body).upper().unwrap_or(u64::MAX);
@@ -229,7 +229,7 @@ pub(crate) async fn flush(
     Path((vault, session)): Path<(String, String)>,
     JsonBody(body): JsonBody<Flush>,
 ) -> Result<Json<Durable>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Backup)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Backup).await?;
     let durable = state.app.flush(grant, session_id(&session)?, body.incarnation).await?;
     Ok(Json(durable_answer(&state, grant, durable)))
 }
@@ -244,7 +244,7 @@ pub(crate) async fn commit(
     Path((vault, session)): Path<(String, String)>,
     JsonBody(body): JsonBody<Commit>,
 ) -> Result<Json<Snapshot>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Backup)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Backup).await?;
     let session = session_id(&session)?;
     let root = body.root.parse().map_err(|_| Refusal::BadRequest("root: is not a node id".into()))?;
     let summary =

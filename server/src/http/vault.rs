@@ -67,7 +67,7 @@ pub(crate) async fn show(
     Caller(caller): Caller,
     Path(vault): Path<String>,
 ) -> Result<Json<StatusAnswer>, Refusal> {
-    Ok(Json(status(state.app.vault_status(caller.on_vault(&vault, Need::Look)?).await?)))
+    Ok(Json(status(state.app.vault_status(state.app.on_vault(&caller, &vault, Need::Look).await?).await?)))
 }
 
 /// Sets for how many days deleted snapshots can be brought back, 0 to 999.
@@ -79,7 +79,7 @@ pub(crate) async fn undelete_days(
     Path(vault): Path<String>,
     JsonBody(body): JsonBody<SetUndeleteDays>,
 ) -> Result<Json<StatusAnswer>, Refusal> {
-    let grant = caller.on_vault(&vault, Need::Purge)?;
+    let grant = state.app.on_vault(&caller, &vault, Need::Purge).await?;
     state.app.set_undelete_days(grant, body.days, caller.who()).await?;
     Ok(Json(status(state.app.vault_status(grant).await?)))
 }

@@ -1,4 +1,11 @@
-//! Credential -> principal -> grant: the only place that refuses for want of a right.
+//! Credential -> principal -> grant: the only place that refuses for want of a right. What persons may do stands in
+//! `permissions.csv`; [`App::allow`] and [`App::reach`] are the two doors to it.
+
+pub mod matrix;
+mod person;
+
+pub use matrix::Verb;
+pub use person::{Allowed, Person, Target, Via, server_actor};
 
 use crate::app::{App, AppError};
 use control::{Rights, SecretDigest, SecretKind, Token, TokenId, TokenScope, TokenSecret, TokenState};
@@ -19,8 +26,10 @@ const MINUTE_NS: i64 = 60_000_000_000;
 pub enum Principal {
     /// A command on the server's own machine, by the credential in the data folder.
     Local,
-    /// The holder of a token.
+    /// The holder of a token of one vault, or of the operator's.
     Token(Box<Token>),
+    /// Somebody who has logged in, or a token of theirs.
+    Person(Box<Person>),
 }
 
 impl fmt::Display for Principal {
@@ -28,6 +37,7 @@ impl fmt::Display for Principal {
         match self {
             Principal::Local => f.write_str("local"),
             Principal::Token(token) => write!(f, "{}", token.id),
+            Principal::Person(person) => write!(f, "{}", person.user),
         }
     }
 }
@@ -112,7 +122,8 @@ impl Principal {
     /// no id at all get the same answer in the same time.
     pub fn on_vault(&self, vault: &str, need: Need) -> Result<Grant, AppError> {
         let not_found = AppError::NotFound { what: "vault" };
-        match self.scope() {
+        let Some(scope) = self.scope() else { return Err(not_found) };
+        match scope {
             TokenScope::Operator if need.is_met_by_operator() => {
                 Ok(Grant { vault: vault.parse().map_err(|_| not_found)? })
             }
@@ -124,10 +135,12 @@ impl Principal {
         }
     }
 
-    fn scope(&self) -> TokenScope {
+    /// What its token reaches; a person's reach is in the matrix.
+    fn scope(&self) -> Option<TokenScope> {
         match self {
-            Principal::Local => TokenScope::Operator,
-            Principal::Token(token) => token.scope,
+            Principal::Local => Some(TokenScope::Operator),
+            Principal::Token(token) => Some(token.scope),
+            Principal::Person(_) => None,
         }
     }
 
@@ -137,14 +150,15 @@ impl Principal {
             Principal::Local => "operator on the server".into(),
             Principal::Token(token) if token.scope == TokenScope::Operator => format!("operator ({})", token.name),
             Principal::Token(token) => token.name.clone(),
+            Principal::Person(person) => person.name.clone(),
         }
     }
 
     /// The right to administer the server.
     pub fn operator(&self) -> Result<OperatorGrant, AppError> {
         match self.scope() {
-            TokenScope::Operator => Ok(OperatorGrant(())),
-            TokenScope::Vault { .. } => Err(AppError::Forbidden { needed: "the right `operator`" }),
+            Some(TokenScope::Operator) => Ok(OperatorGrant(())),
+            _ => Err(AppError::Forbidden { needed: "the right `operator`" }),
         }
     }
 }

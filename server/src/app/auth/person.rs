@@ -1,0 +1,231 @@
+//! Persons, what they ask to do something to, and the two doors through which every use case of theirs goes.
+
+use super::matrix::{Asker, Decision, decide, reach};
+use super::{Grant, Need, Principal, TokenScope, Verb};
+use crate::app::{App, AppError};
+use control::{Actor, ApiTokenId, Holding, Location, Place, Role, Scope, ScopePart, ServiceId, TenantId, UserId};
+use repo_format::id::VaultId;
+use std::net::IpAddr;
+
+/// Somebody known by name.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who.
+    pub user: UserId,
+    /// For logs and lists.
+    pub name: String,
+    /// Where the person is at home.
+    pub tenant: TenantId,
+    /// Everything the person holds at this moment.
+    pub holdings: Vec<Holding>,
+    /// By which credential.
+    pub via: Via,
+    /// From where.
+    pub address: IpAddr,
+}
+
+/// How somebody proved to be a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Logged in.
+    Login {
+        /// Until when a fresh factor counts, nanoseconds since 1970.
+        step_up_until_ns: i64,
+    },
+    /// A token of the API: never more than its maker may now, and of that only some.
+    ApiToken {
+        /// Which.
+        id: ApiTokenId,
+        /// The verbs it was made for.
+        verbs: Vec<Verb>,
+        /// The tenant it was made for: nothing outside of it.
+        below: TenantId,
+    },
+}
+
+/// What something is to be done to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The platform.
+    Platform,
+    /// The caller.
+    Myself,
+    /// A tenant.
+    Tenant(TenantId),
+    /// A service.
+    Service(ServiceId),
+    /// A user.
+    User(UserId),
+    /// A vault.
+    Vault(VaultId),
+    /// Something whose place is known, and the kind of thing it is.
+    Located(&'static str, Option<Location>),
+}
+
+impl Target {
+    const fn what(&self) -> &'static str {
+        match self {
+            Target::Platform => "platform",
+            Target::Myself => "user",
+            Target::Tenant(_) => "tenant",
+            Target::Service(_) => "service",
+            Target::User(_) => "user",
+            Target::Vault(_) => "vault",
+            Target::Located(what, _) => what,
+        }
+    }
+}
+
+/// A checked right: what the use case may touch, and whose name stands in the audit log.
+#[derive(Clone, Debug)]
+pub struct Allowed {
+    /// For queries.
+    pub scope: Scope,
+    /// For the audit log.
+    pub actor: Actor,
+    /// Where the target is; of a list nowhere.
+    pub at: Location,
+}
+
+/// The operator's own credentials hold this.
+fn operator_holdings() -> Vec<Holding> {
+    vec![Holding { role: Role::Operator, place: Place::Subtree(TenantId::PLATFORM), verbs: Vec::new() }]
+}
+
+impl Principal {
+    /// What it holds in the tree: nothing for a token of one vault.
+    fn holdings(&self) -> Vec<Holding> {
+        match self {
+            Principal::Person(person) => person.holdings.clone(),
+            Principal::Local => operator_holdings(),
+            Principal::Token(token) if token.scope == TokenScope::Operator => operator_holdings(),
+            Principal::Token(_) => Vec::new(),
+        }
+    }
+
+    fn user(&self) -> Option<UserId> {
+        match self {
+            Principal::Person(person) => Some(person.user),
+            Principal::Local | Principal::Token(_) => None,
+        }
+    }
+
+    /// A token of the API may less than its maker, and what asks for a fresh factor needs one, unless a token was made for
+    /// exactly that.
+    fn check_credential(&self, verb: Verb, at: Option<&Location>, now_ns: i64) -> Result<(), AppError> {
+        let Principal::Person(person) = self else { return Ok(()) };
+        match &person.via {
+            Via::Login { step_up_until_ns } => match verb.needs_step_up() && *step_up_until_ns <= now_ns {
+                true => Err(AppError::StepUpNeeded { verb: verb.as_str() }),
+                false => Ok(()),
+            },
+            Via::ApiToken { verbs, below, .. } => {
+                let inside = at.is_none_or(|at| at.path.contains(below));
+                match verbs.contains(&verb) && inside {
+                    true => Ok(()),
+                    false => Err(AppError::Forbidden { needed: verb.as_str() }),
+                }
+            }
+        }
+    }
+
+    /// For the audit log. `at`: where it is done, so that help from above says on whose behalf.
+    fn actor(&self, at: Option<&Location>) -> Actor {
+        match self {
+            Principal::Person(person) => Actor {
+                id: person.user.to_string(),
+                name: person.name.clone(),
+                behalf: at.and_then(Location::tenant).filter(|tenant| *tenant != person.tenant),
+                address: person.address.to_string(),
+            },
+            Principal::Local | Principal::Token(_) => {
+                Actor { id: self.to_string(), name: self.who(), behalf: None, address: "local".into() }
+            }
+        }
+    }
+}
+
+impl App {
+    /// May the caller do this to that? An object that the caller does not see answers like one that is not there.
+    pub async fn allow(&self, caller: &Principal, verb: Verb, target: Target) -> Result<Allowed, AppError> {
+        let unseen = AppError::NotFound { what: target.what() };
+        let at = match target {
+            Target::Platform => self.control.locate_tenant(&TenantId::PLATFORM).await?,
+            Target::Myself => match caller.user() {
+                Some(user) => self.control.locate_user(&user).await?,
+                None => self.control.locate_tenant(&TenantId::PLATFORM).await?,
+            },
+            Target::Tenant(id) => self.control.locate_tenant(&id).await?,
+            Target::Service(id) => self.control.locate_service(&id).await?,
+            Target::User(id) => self.control.locate_user(&id).await?,
+            Target::Vault(id) => self.control.locate_vault(&id).await?,
+            Target::Located(_, at) => at,
+        };
+        let Some(at) = at else { return Err(unseen) };
+        let now_ns = self.clock.now_ns();
+        let holdings = caller.holdings();
+        let asker = Asker { holdings: &holdings, user: caller.user(), now_ns };
+        match decide(asker, verb, &at) {
+            Decision::Unseen => return Err(unseen),
+            Decision::Forbidden => return Err(AppError::Forbidden { needed: verb.as_str() }),
+            Decision::Allowed => caller.check_credential(verb, Some(&at), now_ns)?,
+        }
+        // Queries behind this door are about the object that was asked for, and nothing beside it.
+        let part = match (at.user, at.tenant()) {
+            (Some(user), _) => ScopePart::User(user),
+            (None, Some(tenant)) => ScopePart::Subtree(tenant),
+            (None, None) => return Err(unseen),
+        };
+        Ok(Allowed { scope: Scope::new(&self.authority, vec![part]), actor: caller.actor(Some(&at)), at })
+    }
+
+    /// What the caller reaches with a verb, for lists. Refused only when that is nothing anywhere.
+    pub async fn reach(&self, caller: &Principal, verb: Verb) -> Result<Allowed, AppError> {
+        let now_ns = self.clock.now_ns();
+        let holdings = caller.holdings();
+        let mut parts = reach(Asker { holdings: &holdings, user: caller.user(), now_ns }, verb);
+        if parts.is_empty() {
+            return Err(AppError::Forbidden { needed: verb.as_str() });
+        }
+        caller.check_credential(verb, None, now_ns)?;
+        if let Principal::Person(person) = caller
+            && let Via::ApiToken { below, .. } = &person.via
+        {
+            parts = vec![ScopePart::Both(parts, *below)];
+        }
+        Ok(Allowed { scope: Scope::new(&self.authority, parts), actor: caller.actor(None), at: Location::default() })
+    }
+
+    /// A right on a vault: of a token by what it was made for, of a person by the matrix.
+    pub async fn on_vault(&self, caller: &Principal, vault: &str, need: Need) -> Result<Grant, AppError> {
+        let Principal::Person(_) = caller else { return caller.on_vault(vault, need) };
+        let id: VaultId = vault.parse().map_err(|_| AppError::NotFound { what: "vault" })?;
+        self.allow(caller, need.verb(), Target::Vault(id)).await?;
+        Ok(Grant { vault: id })
+    }
+
+    /// The server itself, for what it does without being asked.
+    pub fn own_scope(&self) -> Scope {
+        Scope::new(&self.authority, vec![ScopePart::Subtree(TenantId::PLATFORM)])
+    }
+}
+
+/// The server's name in the audit log.
+pub fn server_actor() -> Actor {
+    Actor { id: "server".into(), name: "the server by itself".into(), behalf: None, address: "local".into() }
+}
+
+impl Need {
+    /// The verb of the matrix that meets it.
+    const fn verb(self) -> Verb {
+        match self {
+            Need::Backup => Verb::BACKUP_START,
+            Need::Restore | Need::BackupOrRestore => Verb::CONTENT_RESTORE,
+            Need::Look => Verb::SNAPSHOT_LIST,
+            Need::Protect => Verb::SNAPSHOT_HOLD,
+            Need::Delete => Verb::SNAPSHOT_DELETE,
+            Need::Purge => Verb::SNAPSHOT_PURGE,
+            Need::Hold => Verb::SNAPSHOT_RELEASE,
+        }
+    }
+}
