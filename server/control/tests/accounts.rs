@@ -1,5 +1,5 @@
 //! The accounts database on a real SQLite file.
-#![allow(clippy::unwrap_used, reason = "a failure here is the failure of the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is the failure of the test")]
 
 mod engines;
 

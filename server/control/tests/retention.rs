@@ -1,5 +1,5 @@
 //! Retention policies, undelete days and the rights that come with them, on a real SQLite file.
-#![allow(clippy::unwrap_used, reason = "a failure here is the failure of the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is the failure of the test")]
 
 use control::{
     Control, ControlError, RetentionPolicy, Rights, SeriesName, TokenScope, UNDELETE_DAYS_DEFAULT, UNDELETE_DAYS_MAX,
