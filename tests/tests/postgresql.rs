@@ -36,11 +36,11 @@ fn a_dump_of_a_gigabyte_comes_back_and_the_next_one_adds_under_one_percent() {
             cluster.run("update orders set total = total + 1 where id % 250000 = 3");
             cluster.run("insert into orders select n, 'new', 'row', 1 from generate_series(1, 5000) as n");
         }
-        let dump = dump(&cluster);
+        let dumping = dump(&cluster);
         let mut arguments: Vec<OsString> =
             ["backup", "--json", "--stdin", "shop.sql", "--stdin-from-command", "--"].map(OsString::from).to_vec();
-        arguments.push(dump.get_program().to_owned());
-        arguments.extend(dump.get_args().map(ToOwned::to_owned));
+        arguments.push(dumping.get_program().to_owned());
+        arguments.extend(dumping.get_args().map(ToOwned::to_owned));
         let made = summary(&scene.agent.run(arguments).unwrap(), 0).unwrap();
         eprintln!("{made}");
         let count = |name: &str| made.pointer(&format!("/counters/{name}")).and_then(Value::as_u64).unwrap();
