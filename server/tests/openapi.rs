@@ -16,3 +16,31 @@ fn the_committed_description_is_current() {
     let commit = &parsed["paths"]["/api/v1/vaults/{vault}/uploads/{session}/commit"]["post"];
     assert!(commit["responses"]["default"]["content"]["application/problem+json"].is_object());
 }
+
+/// `routes.csv` says of every route what it asks for: a verb of the matrix, `operator`, `any` (whoever is known),
+/// `computer` (the credential of an enrolled one), or `public`.
+#[test]
+fn every_route_says_what_it_asks_for() {
+    let described: serde_json::Value = serde_json::from_str(&server::http::openapi_document().unwrap()).unwrap();
+    let mut routes: Vec<(String, String)> = Vec::new();
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let path = path.strip_prefix(api::PREFIX).unwrap();
+        routes.extend(methods.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.to_owned())));
+    }
+    let mut listed: Vec<(String, String)> = Vec::new();
+    for line in server::app::auth::ROUTES.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        assert_eq!(fields.len(), 3, "{line}");
+        let is_known = matches!(fields[2], "operator" | "any" | "computer" | "public")
+            || server::app::Verb::named(fields[2]).is_some();
+        assert!(is_known, "{line}: no such right");
+        listed.push((fields[0].to_owned(), fields[1].to_owned()));
+    }
+    routes.sort();
+    listed.sort();
+    let missing: Vec<_> = routes.iter().filter(|route| !listed.contains(route)).collect();
+    let unknown: Vec<_> = listed.iter().filter(|route| !routes.contains(route)).collect();
+    assert!(missing.is_empty(), "not in server/src/app/auth/routes.csv: {missing:?}");
+    assert!(unknown.is_empty(), "in routes.csv, but no routes: {unknown:?}");
+    assert_eq!(routes.len(), listed.len(), "a route stands twice");
+}

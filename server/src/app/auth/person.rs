@@ -1,6 +1,6 @@
 //! Persons, what they ask to do something to, and the two doors through which every use case of theirs goes.
 
-use super::matrix::{Asker, Decision, decide, reach};
+use super::matrix::{Asker, Cell, Decision, decide, reach};
 use super::{Grant, Need, Principal, TokenScope, Verb};
 use crate::app::{App, AppError};
 use control::{Actor, ApiTokenId, Holding, Location, Place, Role, Scope, ScopePart, ServiceId, TenantId, UserId};
@@ -90,6 +90,18 @@ pub struct Allowed {
 /// The operator's own credentials hold this.
 fn operator_holdings() -> Vec<Holding> {
     vec![Holding { role: Role::Operator, place: Place::Subtree(TenantId::PLATFORM), verbs: Vec::new() }]
+}
+
+impl Person {
+    /// Whether the person runs the platform, by a credential that is good for it.
+    pub(super) fn may_operate(&self) -> bool {
+        let operates = |holding: &Holding| Verb::STORAGE_ADMIN.cell(holding.role) == Cell::Yes;
+        let is_good = match &self.via {
+            Via::Login { .. } => true,
+            Via::ApiToken { verbs, below, .. } => verbs.contains(&Verb::STORAGE_ADMIN) && *below == TenantId::PLATFORM,
+        };
+        is_good && self.holdings.iter().any(operates)
+    }
 }
 
 impl Principal {
