@@ -116,7 +116,12 @@ fn noise(number: u64, len: usize) -> Vec<u8> {
 }
 
 fn settings(path: &Path, memory_bytes: usize) -> StoreSettings {
-    StoreSettings { memory_bytes, reserve_bytes: Some(0), ..StoreSettings::new(path.to_owned()) }
+    StoreSettings {
+        memory_bytes,
+        reserve_bytes: Some(0),
+        ballast_bytes: Some(0),
+        ..StoreSettings::new(path.to_owned())
+    }
 }
 
 fn master() -> MasterKey {

@@ -159,10 +159,19 @@ impl Under {
         assert!(report.is_equal(), "{report}");
     }
 
+    fn administer(&self, arguments: &[&str]) -> String {
+        self.scene.server().unwrap().administer(&self.scene.binaries, arguments).unwrap()
+    }
+
     fn purge_doomed(&self) {
-        let server = self.scene.server().unwrap();
-        server.administer(&self.scene.binaries, &["vault", "forget", "tester", &self.doomed, "--purge"]).unwrap();
+        self.administer(&["vault", "forget", "tester", &self.doomed, "--purge"]);
         assert!(!self.scene.snapshots().unwrap().contains(&self.doomed));
+    }
+
+    fn deleted(&self, snapshot: &str) -> bool {
+        let records = self.scene.snapshot_records().unwrap();
+        let record = records.iter().find(|record| record.pointer("/id").and_then(|id| id.as_str()) == Some(snapshot));
+        record.is_some_and(|record| record.get("deleted").is_some_and(|deleted| !deleted.is_null()))
     }
 
     fn state(&self) -> (String, String) {
@@ -193,9 +202,16 @@ impl Under {
 
 #[test]
 fn a_full_data_volume_refuses_uploads_and_nothing_else() {
-    let Some(disk) = LoopDisk::mount(400) else { return };
+    let Some(disk) = LoopDisk::mount(700) else { return };
     let scene = Scene::with_server(Some(&disk.mount.join("data")), &[]).unwrap();
     let under = Under::prepare(scene, 120);
+    let ballast =
+        || (1..=4).filter(|piece| under.scene.data().join(format!("store/ballast.{piece}")).is_file()).count();
+    assert_eq!(ballast(), 4);
+    // A second snapshot of a series, so that one of them expires.
+    under.scene.backup(&under.kept, 0).unwrap();
+    let older = under.scene.snapshots().unwrap()[0].clone();
+    under.administer(&["vault", "retention", &under.scene.user.vault, "--keep-last", "1"]);
     let pid = under.scene.server().unwrap().pid();
     // Room for a part of it; the reserve of 64 MiB is not for uploads.
     disk.fill((64 + 50) << 20);
@@ -206,16 +222,30 @@ fn a_full_data_volume_refuses_uploads_and_nothing_else() {
     assert_eq!(state, "read_only", "{reason}");
     assert!(reason.contains("full"), "{reason}");
     under.restores("restored at the reserve");
-    under.purge_doomed();
-    // To the last byte: even now nothing but what needs space fails.
+    // Other programs take the reserve to the last byte, and again what each step gives back: deleting, purging and
+    // expiring work all the same.
     disk.fill(0);
     eprintln!("data volume: {} bytes free", disk.free());
     for seed in 10..20 {
         wait_for("refused on a full disk", || under.is_refused(seed));
     }
+    assert_eq!(ballast(), 4, "uploads do not get it");
+    under.administer(&["vault", "forget", "tester", &under.doomed]);
+    assert!(under.deleted(&under.doomed), "it is softly deleted");
+    disk.fill(0);
+    under.purge_doomed();
+    disk.fill(0);
+    let expired = under.administer(&["vault", "retention", &under.scene.user.vault, "--run"]);
+    eprintln!("data volume: deleted, purged and expired on a full disk, {} pieces of ballast left", ballast());
+    assert!(expired.contains("1 of 2 snapshots expired and are gone"), "{expired}");
+    assert!(!under.scene.snapshots().unwrap().contains(&older));
     under.restores("restored on a full disk");
     disk.give_back();
     finished(agent);
+    wait_for("the ballast comes back", || {
+        under.is_refused(30);
+        ballast() == 4
+    });
     under.end(pid);
 }
 

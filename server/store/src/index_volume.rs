@@ -1,6 +1,7 @@
 //! The volume of the index: where its folder is, what an interrupted exchange of it left, and the space that must stay
 //! free there. On a volume of its own a ballast file goes first when space ends, and comes back when there is plenty.
 
+use crate::data_volume::DataVolume;
 use crate::error::{At, StoreError, Volume};
 use crate::settings::StoreSettings;
 use crate::sync::Mutex;
@@ -32,6 +33,7 @@ pub(crate) struct IndexVolume {
     settings: StoreSettings,
     /// The index does not share its volume with packs and journals.
     is_own: bool,
+    data: DataVolume,
     /// Whether the ballast is there, and when it was last looked whether it can come back.
     ballast: Mutex<(bool, Option<Instant>)>,
 }
@@ -45,7 +47,8 @@ impl IndexVolume {
             world.vfs.create_dir_all(&root).at(&root)?;
         }
         let is_own = !world.vfs.is_one_volume(&settings.directory, &root).at(&root)?;
-        let volume = IndexVolume { world, settings, is_own, ballast: Mutex::new((false, None)) };
+        let data = DataVolume::open(world.clone(), settings.clone())?;
+        let volume = IndexVolume { world, settings, is_own, data, ballast: Mutex::new((false, None)) };
         let names = volume.world.vfs.list(&root).at(&root)?;
         let has = |name: &str| names.iter().any(|found| found == name);
         // The old index is moved away only when the new one is complete.
@@ -106,6 +109,11 @@ impl IndexVolume {
         self.world.vfs.sync_dir(&directory).at(&directory)
     }
 
+    /// The volume of packs and journals, which may be the same.
+    pub(crate) const fn data(&self) -> &DataVolume {
+        &self.data
+    }
+
     fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
         let root = self.settings.index_root();
         let from = root.join(from);
@@ -145,7 +153,9 @@ impl IndexVolume {
 
     /// Whether an index that ran out of space can be opened again; gives the ballast up for it.
     pub(crate) fn has_space_to_reopen(&self) -> bool {
-        if let Err(error) = self.drop_ballast() {
+        if !self.is_own {
+            self.data.make_room(REOPEN_BYTES);
+        } else if let Err(error) = self.drop_ballast() {
             tracing::warn!(%error, "the ballast of the index volume cannot be removed");
         }
         self.free_and_reserve().is_ok_and(|(free, ..)| free >= REOPEN_BYTES)

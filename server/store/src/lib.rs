@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod data_volume;
 mod error;
 mod guarded_clock;
 mod index_volume;

@@ -16,6 +16,12 @@ const RESERVE_SHARE: u64 = 20;
 pub const RESERVE_BYTES_MIN: u64 = 64 << 20;
 /// ...and at most this much, bytes.
 pub const RESERVE_BYTES_MAX: u64 = 20 << 30;
+/// The ballast of the data volume is this share of it...
+const BALLAST_SHARE: u64 = 100;
+/// ...but at least this much, of which a quarter lets an index that ran out of space be opened again...
+const BALLAST_BYTES_MIN: u64 = 128 << 20;
+/// ...and at most this much, bytes.
+const BALLAST_BYTES_MAX: u64 = 256 << 20;
 /// A session without requests for this long ends, nanoseconds.
 pub const SESSION_IDLE_NS_DEFAULT: i64 = 24 * 3600 * 1_000_000_000;
 /// An open pack nobody writes to is finished after this long, nanoseconds.
@@ -38,6 +44,9 @@ pub struct StoreSettings {
     pub memory_bytes: usize,
     /// Space kept free for deletes and the journal; `None`: 5 % of the volume, at least 64 MiB, at most 20 GiB.
     pub reserve_bytes: Option<u64>,
+    /// Space on the data volume that is taken, so that no other program can fill it, and given up for what frees space;
+    /// `None`: 1 % of the volume, at least 128 MiB, at most 256 MiB. Made only where it leaves twice the reserve free.
+    pub ballast_bytes: Option<u64>,
     /// Folder of the index; `None`: in `directory`. May lie on a volume of its own, which then has a reserve of its own
     /// and a ballast file.
     pub index_directory: Option<PathBuf>,
@@ -64,6 +73,7 @@ impl StoreSettings {
             directory,
             memory_bytes: MEMORY_BYTES_DEFAULT,
             reserve_bytes: None,
+            ballast_bytes: None,
             index_directory: None,
             pack_bytes_target: PACK_BYTES_TARGET,
             audit_slice_objects: AUDIT_SLICE_OBJECTS,
@@ -77,6 +87,11 @@ impl StoreSettings {
     /// Reserve on a volume of `total` bytes.
     pub fn reserve_bytes(&self, total: u64) -> u64 {
         self.reserve_bytes.unwrap_or((total / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX))
+    }
+
+    /// Ballast on a data volume of `total` bytes.
+    pub fn ballast_bytes(&self, total: u64) -> u64 {
+        self.ballast_bytes.unwrap_or((total / BALLAST_SHARE).clamp(BALLAST_BYTES_MIN, BALLAST_BYTES_MAX))
     }
 
     /// Folder in which the index lies beside its ballast.

@@ -161,6 +161,7 @@ impl Store {
     /// Deletes a vault, or goes on with its deletion: its key in both copies of the keyring, its rows and every trace of
     /// them in the index, its packs and journal. `master` wraps the new key-encryption key.
     pub fn delete_vault(&self, vault: &VaultId, master: &MasterKey) -> Result<DeletionReceipt, StoreError> {
+        self.shared().make_room();
         self.decide_vault_deletion(vault)?;
         let _one_at_a_time = self.deletions.running.lock();
         let Some(intent) = self.deletions.intent(vault) else { return Err(StoreError::VaultDeleted(*vault)) };

@@ -112,7 +112,7 @@ pub trait Vfs: Send + Sync {
         let _ = path;
         Ok(())
     }
-    /// Creates a file of `len` bytes whose space is taken from the volume, contents undefined.
+    /// Creates a file for which `len` bytes are taken from the volume. Length and contents are undefined.
     fn create_reserved(&self, path: &Path, len: u64) -> io::Result<()> {
         static PIECE: [u8; 64 << 10] = [0; 64 << 10];
         let file = self.create_new(path)?;
@@ -274,7 +274,7 @@ impl Vfs for SystemVfs {
     fn create_reserved(&self, path: &Path, len: u64) -> io::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len)?;
         file.sync_all()
     }
 }

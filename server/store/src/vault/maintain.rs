@@ -236,6 +236,9 @@ impl Vault {
         let mut maintenance = self.maintenance.lock();
         let wakes = self.upkeep.wakes.load(Ordering::Acquire);
         let mut done = Maintained::default();
+        if self.upkeep.reap_wanted.load(Ordering::Acquire) {
+            self.shared.make_room();
+        }
         self.settle_journal()?;
         let expired = self.expire_sessions(now_ns)?;
         done.expired_uploads = expired.uploads;

@@ -34,7 +34,8 @@ pub use scrub::{ScrubProgress, ScrubStep};
 pub use upload::{Durable, IncomingObject, Received};
 
 use crate::cache::NodeCache;
-use crate::error::{StoreError, Volume};
+use crate::data_volume::CHANGE_BYTES;
+use crate::error::StoreError;
 use crate::guarded_clock::GuardedClock;
 use crate::index_volume::IndexVolume;
 use crate::journal::Journal;
@@ -273,14 +274,14 @@ impl Shared {
         }
     }
 
+    /// Before something that frees space, or must not fail for want of it.
+    pub(crate) fn make_room(&self) {
+        self.index_volume.data().make_room(CHANGE_BYTES);
+    }
+
     /// Refuses new data when a volume is down to its reserve.
     pub(crate) fn check_space(&self) -> Result<(), StoreError> {
-        let directory = &self.settings.directory;
-        let space = crate::error::At::at(self.world.vfs.space(directory), directory)?;
-        let reserve = self.settings.reserve_bytes(space.total);
-        if space.free <= reserve {
-            return Err(StoreError::DiskFull { volume: Volume::Data, free: space.free, reserve });
-        }
+        self.index_volume.data().check_space()?;
         if self.meta.failure().is_some_and(|failure| failure.kind == IndexFailureKind::Full) {
             return Err(self.index_volume.full());
         }

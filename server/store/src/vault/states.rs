@@ -32,6 +32,7 @@ impl Vault {
         records: &[(RecordKind, Vec<u8>)],
         fold: impl FnOnce(&mut State, u64) -> Result<Ticket, StoreError>,
     ) -> Result<Ticket, StoreError> {
+        self.shared.make_room();
         // Writing a generation costs as much as there are snapshots, so it is put off with their number.
         let records_max = self.shared.settings.journal_records_min.max(4 * self.ledger().snapshots);
         if journal.wants_generation(records_max) {

@@ -68,6 +68,7 @@ pub fn settings(pack_bytes_target: u64) -> StoreSettings {
     StoreSettings {
         memory_bytes: 1 << 20,
         reserve_bytes: Some(0),
+        ballast_bytes: Some(0),
         pack_bytes_target,
         session_idle_ns: IDLE_NS,
         reattach_ns: 0,

@@ -26,6 +26,7 @@ pub fn settings(directory: &Path) -> StoreSettings {
     StoreSettings {
         memory_bytes: 32 << 20,
         reserve_bytes: Some(0),
+        ballast_bytes: Some(0),
         journal_records_min: JOURNAL_RECORDS_MIN,
         ..StoreSettings::new(directory.to_owned())
     }
