@@ -142,6 +142,17 @@ impl LocalServer {
         self.call(Method::PUT, path, body.into()).await
     }
 
+    /// `PATCH` of a JSON body.
+    pub async fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, LocalError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        self.call(Method::PATCH, path, body.into()).await
+    }
+
+    /// `DELETE` without an answer but success.
+    pub async fn delete_nothing(&self, path: &str) -> Result<(), LocalError> {
+        self.succeed(Method::DELETE, path, Bytes::new()).await.map(|_| ())
+    }
+
     fn broken(&self, reason: impl std::fmt::Display) -> LocalError {
         LocalError::Broken { address: self.address.clone(), reason: reason.to_string() }
     }

@@ -7,11 +7,14 @@ pub mod accounts;
 pub mod browse;
 pub mod care;
 pub mod deletion;
+pub mod members;
 pub mod objects;
 pub mod problem;
 pub mod quota;
 pub mod retention;
+pub mod services;
 pub mod states;
+pub mod tenants;
 pub mod upload;
 pub mod vault;
 

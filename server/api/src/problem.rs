@@ -1,6 +1,7 @@
 //! Errors on the wire: RFC 9457 problem documents with stable codes.
 
 use crate::quota::QuotaFigures;
+use crate::services::AllocationRefusal;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,6 +21,8 @@ pub enum Code {
     Forbidden,
     /// 403: the action asks for a fresh log-in factor.
     StepUpNeeded,
+    /// 403: the state of the service, the user or the customer does not allow it; the detail names the way out.
+    ServiceRestricted,
     /// 404: no such thing, or not yours.
     NotFound,
     /// 405: the path exists, not with this method.
@@ -30,6 +33,12 @@ pub enum Code {
     IncarnationChanged,
     /// 409: another commit of this session has another root, or a name is taken.
     Conflict,
+    /// 409: the thing is in a state that does not allow this; the detail names both.
+    WrongState,
+    /// 409: the licence does not go so far; the detail names its limit.
+    LicenceExceeded,
+    /// 409: more was to be given to a user than is free.
+    AllocationExceedsFree,
     /// 409: the snapshot is deleted; undelete it to use it.
     SnapshotDeleted,
     /// 409: a hold keeps the snapshot; it ends by itself, or is lifted by someone with the right `hold`.
@@ -89,4 +98,7 @@ pub struct Problem {
     /// With `quota_exceeded`: its figures.
     #[serde(flatten)]
     pub quota: Option<QuotaFigures>,
+    /// With `allocation_exceeds_free`: its figures.
+    #[serde(flatten)]
+    pub allocation: Option<AllocationRefusal>,
 }

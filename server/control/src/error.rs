@@ -27,6 +27,27 @@ pub enum ControlError {
         /// The rule.
         rule: &'static str,
     },
+    /// The thing is in a state that does not allow this.
+    #[error("the {what} {name} is {state}; {needed}")]
+    WrongState {
+        /// Kind of thing.
+        what: &'static str,
+        /// Which.
+        name: String,
+        /// What it is.
+        state: String,
+        /// What it must be for this, and the way there.
+        needed: &'static str,
+    },
+    /// The licence does not go so far; the text names its limit.
+    #[error("{0}")]
+    LicenceExceeded(String),
+    /// More was to be given away than is free.
+    #[error("{0}")]
+    AllocationExceedsFree(Box<crate::allocation::AllocationRefusal>),
+    /// What must stay would be lost, such as the last administrator.
+    #[error("{0}")]
+    MustStay(&'static str),
     /// The database cannot be used; someone must act.
     #[error("the accounts database failed: {0}")]
     Database(#[from] sqlx::Error),

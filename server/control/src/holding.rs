@@ -85,7 +85,7 @@ impl Location {
     }
 }
 
-fn path(text: &str) -> Result<Vec<TenantId>, ControlError> {
+pub(crate) fn path(text: &str) -> Result<Vec<TenantId>, ControlError> {
     text.split_terminator('/').map(TenantId::stored).collect()
 }
 

@@ -64,6 +64,8 @@ UserId, "user id";
 GroupId, "group id";
 /// Names a service.
 ServiceId, "service id";
+/// Names a product.
+ProductId, "product id";
     /// Names a token of the API that belongs to a person.
     ApiTokenId, "API token id";
 }

@@ -58,6 +58,34 @@ impl Scope {
     pub(crate) fn condition(&self, tenant: &str, user: Option<&str>) -> String {
         any_of(&self.parts, tenant, user)
     }
+
+    /// As [`Scope::condition`], for rows of services: through a service one sees that one alone, as a user those of
+    /// which one was given a part.
+    pub(crate) fn service_condition(&self, service: &str, tenant: &str) -> String {
+        services_of(&self.parts, service, tenant)
+    }
+}
+
+fn services_of(parts: &[ScopePart], service: &str, tenant: &str) -> String {
+    let mut alternatives = Vec::new();
+    for part in parts {
+        alternatives.push(match part {
+            ScopePart::Service(id) => format!("{service} = '{id}'"),
+            ScopePart::User(id) => {
+                format!("{service} IN (SELECT given.service_id FROM allocations AS given WHERE given.user_id = '{id}')")
+            }
+            ScopePart::Both(parts, id) => format!(
+                "({} AND {})",
+                services_of(parts, service, tenant),
+                any_of(&[ScopePart::Subtree(*id)], tenant, None)
+            ),
+            other => any_of(std::slice::from_ref(other), tenant, None),
+        });
+    }
+    match alternatives.is_empty() {
+        true => "1 = 0".into(),
+        false => format!("({})", alternatives.join(" OR ")),
+    }
 }
 
 fn any_of(parts: &[ScopePart], tenant: &str, user: Option<&str>) -> String {

@@ -163,7 +163,8 @@ impl App {
         })
     }
 
-    async fn make_vault(&self) -> Result<VaultId, AppError> {
+    /// Keys of a new vault, that nothing refers to yet.
+    pub(crate) async fn make_vault(&self) -> Result<VaultId, AppError> {
         let mut bytes = [0; VaultId::LEN];
         getrandom::fill(&mut bytes).map_err(|error| AppError::Internal(format!("no random bytes: {error}")))?;
         let vault = VaultId::from_bytes(bytes);

@@ -38,6 +38,18 @@ pub enum AppError {
     /// A name is taken, or the session was committed with another root.
     #[error("{0}")]
     Conflict(String),
+    /// The thing is in a state that does not allow this.
+    #[error("{0}")]
+    WrongState(String),
+    /// The licence does not go so far.
+    #[error("{0}")]
+    LicenceExceeded(String),
+    /// More was to be given to a user than is free.
+    #[error("{0}")]
+    AllocationExceedsFree(Box<control::AllocationRefusal>),
+    /// The state of a service, a user or a customer closes the vault; the way out.
+    #[error("{0}")]
+    ServiceRestricted(String),
     /// The snapshot is deleted, but can be brought back.
     #[error("{0}")]
     SnapshotDeleted(String),
@@ -89,7 +101,10 @@ impl From<ControlError> for AppError {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::NotFound { .. } | ControlError::Invalid { .. } => AppError::Invalid(error.to_string()),
-            ControlError::Exists { .. } => AppError::Conflict(error.to_string()),
+            ControlError::Exists { .. } | ControlError::MustStay(_) => AppError::Conflict(error.to_string()),
+            ControlError::WrongState { .. } => AppError::WrongState(error.to_string()),
+            ControlError::LicenceExceeded(text) => AppError::LicenceExceeded(text),
+            ControlError::AllocationExceedsFree(refusal) => AppError::AllocationExceedsFree(refusal),
             ControlError::Busy => AppError::Retry(error.to_string()),
             ControlError::Database(_)
             | ControlError::Migration(_)
@@ -98,5 +113,13 @@ impl From<ControlError> for AppError {
             | ControlError::AuditBroken { .. }
             | ControlError::Random => AppError::Internal(error.to_string()),
         }
+    }
+}
+
+/// As above, where the thing that is not there is the one that was asked for.
+pub(crate) fn or_not_found(error: ControlError) -> AppError {
+    match error {
+        ControlError::NotFound { what, .. } => AppError::NotFound { what },
+        other => other.into(),
     }
 }

@@ -8,12 +8,16 @@ pub mod care;
 pub mod deletion;
 mod engine;
 mod error;
+pub mod gate;
 mod housekeeping;
 mod master_key;
+pub mod members;
 pub mod quota;
 pub mod restore;
 pub mod retention;
+pub mod services;
 pub mod states;
+pub mod tenants;
 pub mod upload;
 pub mod vaults;
 
@@ -23,6 +27,7 @@ pub use error::AppError;
 use crate::app::auth::KnownTokens;
 use crate::app::deletion::MasterKeyLoader;
 use crate::app::engine::TakenTotals;
+use crate::app::gate::KnownGates;
 use crate::app::upload::RunningUploads;
 use crate::clock::Clock;
 use control::{Authority, Control, SecretDigest, TokenSecret};
@@ -48,6 +53,8 @@ pub struct App {
     /// Makes [check the name, make keys, enter it] one step.
     pub(crate) creation: tokio::sync::Mutex<()>,
     pub(crate) uploads: RunningUploads,
+    /// Rung or dropped whenever a service, a user or a tenant changes.
+    pub(crate) gates: KnownGates,
     pub(crate) load_master_key: MasterKeyLoader,
     pub(crate) totals: tokio::sync::Mutex<TakenTotals>,
     /// Rung when there may be something to collect.
@@ -94,6 +101,7 @@ impl App {
             load_master_key,
             creation: tokio::sync::Mutex::new(()),
             uploads: RunningUploads::default(),
+            gates: KnownGates::default(),
             totals: tokio::sync::Mutex::new(None),
             housekeeping: Notify::new(),
             draining: AtomicBool::new(false),

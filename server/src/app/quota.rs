@@ -2,7 +2,7 @@
 //! is written to the accounts first and then pushed into the store, and a start pushes everything.
 
 use crate::app::{App, AppError, Grant, OperatorGrant};
-use control::{QuotaLimits, QuotaScope};
+use control::{QuotaLimits, QuotaScope, TenantId, UserId};
 use repo_format::id::VaultId;
 use std::fmt;
 use store::{LimitId, Limits, QuotaKind, QuotaReading};
@@ -58,7 +58,7 @@ impl fmt::Display for QuotaRefusal {
     }
 }
 
-fn limit_id(scope: &QuotaScope) -> LimitId {
+pub(crate) fn limit_id(scope: &QuotaScope) -> LimitId {
     LimitId::new(&scope.to_string())
 }
 
@@ -91,6 +91,14 @@ impl App {
     pub(crate) async fn push_quota_chain(&self, vault: &VaultId) -> Result<(), AppError> {
         let chain = self.control.quota_chain(vault).await?;
         self.store.set_vault_limits(vault, chain.iter().map(limit_id).collect());
+        Ok(())
+    }
+
+    /// Pushes the limits of a customer and its users (or one of them), which follow from what was bought and given.
+    pub(crate) async fn push_licence_quotas(&self, tenant: &TenantId, user: Option<&UserId>) -> Result<(), AppError> {
+        for (scope, set) in self.control.licence_quotas(tenant, user).await? {
+            self.store.set_limit(limit_id(&scope), limits(&set));
+        }
         Ok(())
     }
 

@@ -70,8 +70,9 @@ impl App {
         if !is_name(&series, SERIES_BYTES_MAX) {
             return Err(AppError::Invalid(format!("series: must have 1 to {SERIES_BYTES_MAX} bytes")));
         }
-        self.check_space()?;
         let vault = grant.vault();
+        self.check_takes_backups(vault).await?;
+        self.check_space()?;
         let begin = move |store: &Store| store.begin_upload(&vault, &computer, &series, base.as_ref());
         let (session, incarnation) = on_store(&self.store, begin).await?;
         self.uploads.seen(vault, session);

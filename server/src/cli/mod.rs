@@ -5,7 +5,9 @@ mod care;
 mod deletion;
 mod master_key;
 mod quota;
+mod service;
 mod table;
+mod tenant;
 mod vault;
 
 use crate::config::{CommonArguments, CommonSettings, ConfigError, ServeArguments, Settings};
@@ -45,6 +47,15 @@ enum Command {
     /// Quotas of vaults, users, customers and partners (needs the running server).
     #[command(subcommand)]
     Quota(quota::QuotaCommand),
+    /// Tenants: partners and customers (needs the running server).
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// What can be bought (needs the running server).
+    #[command(subcommand)]
+    Product(service::ProductCommand),
+    /// What customers have bought, and what of it users were given (needs the running server).
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     /// Make a new single-use operator link; links not yet used stop working (needs the running server).
     OperatorLink,
     /// The master key and its recovery sheet.
@@ -115,6 +126,9 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Clock(command) => vault::clock(&settings, command).await,
             Command::Token(command) => accounts::token(&settings, command).await,
             Command::Quota(command) => quota::quota(&settings, command).await,
+            Command::Tenant(command) => tenant::tenant(&settings, command).await,
+            Command::Product(command) => service::product(&settings, command).await,
+            Command::Service(command) => service::service(&settings, command).await,
             Command::OperatorLink => accounts::operator_link(&settings).await,
             Command::MasterKey(command) => master_key::master_key(&settings, command).await,
             Command::Openapi => {

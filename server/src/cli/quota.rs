@@ -59,7 +59,7 @@ pub(crate) struct SetQuota {
 
 /// A size, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bound(Option<u64>);
+pub(crate) struct Bound(pub(crate) Option<u64>);
 
 impl FromStr for Bound {
     type Err = String;
@@ -94,7 +94,7 @@ fn path(limit: &str) -> String {
 }
 
 /// Bytes for people: binary units when that is exact, else the bytes themselves.
-fn size(bytes: Option<u64>) -> String {
+pub(crate) fn size(bytes: Option<u64>) -> String {
     let Some(bytes) = bytes else { return "-".into() };
     let units = [(1u64 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let exact = units.iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0);

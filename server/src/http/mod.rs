@@ -8,15 +8,19 @@ mod deletion;
 mod envelope;
 mod extract;
 mod health;
+mod members;
 mod metrics;
 mod objects;
 mod openapi;
+mod page;
 mod problem;
 mod quota;
 mod range;
 mod restores;
 mod retention;
+mod services;
 mod states;
+mod tenants;
 mod upload;
 mod vault;
 
@@ -98,6 +102,42 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(care::audit))
         .routes(routes!(vault::clock))
         .routes(routes!(vault::confirm_clock))
+        .merge(tenant_routes())
+}
+
+/// Who buys what, and gives it to whom.
+fn tenant_routes() -> OpenApiRouter<HttpState> {
+    OpenApiRouter::new()
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::show, tenants::edit))
+        .routes(routes!(tenants::support_access))
+        .routes(routes!(members::list))
+        .routes(routes!(members::set_roles, members::remove))
+        .routes(routes!(members::offer_owner))
+        .routes(routes!(members::accept_owner))
+        .routes(routes!(members::back_up_mine))
+        .routes(routes!(members::groups, members::create_group))
+        .routes(routes!(members::show_group, members::edit_group, members::delete_group))
+        .routes(routes!(members::add_to_group, members::take_from_group))
+        .routes(routes!(services::products, services::create_product))
+        .routes(routes!(services::edit_product))
+        .routes(routes!(services::list))
+        .routes(routes!(services::order_one))
+        .routes(routes!(services::begin_trial))
+        .routes(routes!(services::show))
+        .routes(routes!(services::set_quantity))
+        .routes(routes!(services::set_licence))
+        .routes(routes!(services::buy))
+        .routes(routes!(services::renew))
+        .routes(routes!(services::cancel))
+        .routes(routes!(services::pay))
+        .routes(routes!(services::restrict))
+        .routes(routes!(services::suspend))
+        .routes(routes!(services::terminate))
+        .routes(routes!(services::allocations))
+        .routes(routes!(services::set_allocation, services::remove_allocation))
+        .routes(routes!(services::show_contacts))
+        .routes(routes!(services::set_contact))
 }
 
 /// The description of the API, OpenAPI 3.1, as pretty JSON with a line end.

@@ -39,7 +39,8 @@ pub(crate) fn document(mut description: OpenApi) -> Result<String, serde_json::E
         )
         .build();
     for item in description.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.head];
+        let operations =
+            [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.head, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             operation.responses.responses.insert("default".into(), problem.clone().into());
         }

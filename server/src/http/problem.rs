@@ -3,8 +3,10 @@
 use crate::app::AppError;
 use crate::http::envelope::RequestId;
 use crate::http::quota::figures;
+use crate::http::services::refused_allocation;
 use api::problem::{Code, Problem};
 use api::quota::QuotaFigures;
+use api::services::AllocationRefusal;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -58,6 +60,10 @@ impl Refusal {
                 AppError::NotFound { .. } => Code::NotFound,
                 AppError::Invalid(_) => Code::BadRequest,
                 AppError::Conflict(_) => Code::Conflict,
+                AppError::WrongState(_) => Code::WrongState,
+                AppError::LicenceExceeded(_) => Code::LicenceExceeded,
+                AppError::AllocationExceedsFree(_) => Code::AllocationExceedsFree,
+                AppError::ServiceRestricted(_) => Code::ServiceRestricted,
                 AppError::SnapshotDeleted(_) => Code::SnapshotDeleted,
                 AppError::SnapshotHeld(_) => Code::SnapshotHeld,
                 AppError::ClockJumped(_) => Code::ClockJumped,
@@ -95,12 +101,16 @@ const fn status_and_title(code: Code) -> (StatusCode, &'static str) {
         Code::TokenExpired => (StatusCode::UNAUTHORIZED, "The token has expired"),
         Code::Forbidden => (StatusCode::FORBIDDEN, "The token lacks a right"),
         Code::StepUpNeeded => (StatusCode::FORBIDDEN, "A fresh log-in factor is needed"),
+        Code::ServiceRestricted => (StatusCode::FORBIDDEN, "The service is not open for this"),
         Code::NotFound => (StatusCode::NOT_FOUND, "Not found"),
         Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
         Code::VaultDeleted => (StatusCode::GONE, "The vault has been deleted"),
         Code::MissingObjects => (StatusCode::CONFLICT, "Objects are missing"),
         Code::IncarnationChanged => (StatusCode::CONFLICT, "What was received is forgotten"),
         Code::Conflict => (StatusCode::CONFLICT, "Conflict"),
+        Code::WrongState => (StatusCode::CONFLICT, "The state does not allow this"),
+        Code::LicenceExceeded => (StatusCode::CONFLICT, "The licence does not allow this"),
+        Code::AllocationExceedsFree => (StatusCode::CONFLICT, "More than is free"),
         Code::SnapshotDeleted => (StatusCode::CONFLICT, "The snapshot is deleted"),
         Code::SnapshotHeld => (StatusCode::CONFLICT, "The snapshot is held"),
         Code::ClockJumped => (StatusCode::CONFLICT, "The server's clock has jumped"),
@@ -128,6 +138,7 @@ pub(crate) struct Draft {
     missing: Vec<String>,
     content_bytes: Option<u64>,
     quota: Option<Box<QuotaFigures>>,
+    allocation: Option<Box<AllocationRefusal>>,
 }
 
 impl Draft {
@@ -142,7 +153,7 @@ impl Draft {
             _ => Code::Internal,
         };
         let detail = status.canonical_reason().unwrap_or("refused").to_owned();
-        Draft { code, detail, missing: Vec::new(), content_bytes: None, quota: None }
+        Draft { code, detail, missing: Vec::new(), content_bytes: None, quota: None, allocation: None }
     }
 
     /// For a handler that panicked.
@@ -153,6 +164,7 @@ impl Draft {
             missing: Vec::new(),
             content_bytes: None,
             quota: None,
+            allocation: None,
         }
     }
 
@@ -176,6 +188,7 @@ impl Draft {
             instance: Some(id.to_string()),
             missing: self.missing,
             quota: self.quota.map(|figures| *figures),
+            allocation: self.allocation.map(|figures| *figures),
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, api::PROBLEM)], body).into_response();
@@ -215,8 +228,19 @@ impl IntoResponse for Refusal {
             Refusal::App(AppError::QuotaExceeded(refusal)) => Some(Box::new(figures(refusal))),
             _ => None,
         };
+        let allocation = match &self {
+            Refusal::App(AppError::AllocationExceedsFree(refusal)) => Some(Box::new(refused_allocation(refusal))),
+            _ => None,
+        };
         let mut response = status_and_title(code).0.into_response();
-        response.extensions_mut().insert(Draft { code, detail: self.to_string(), missing, content_bytes, quota });
+        response.extensions_mut().insert(Draft {
+            code,
+            detail: self.to_string(),
+            missing,
+            content_bytes,
+            quota,
+            allocation,
+        });
         response
     }
 }

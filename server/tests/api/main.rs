@@ -1,5 +1,5 @@
 //! The real binary over real TLS: `accounts` (administration, tokens, master key), `upload` (data in and out),
-//! `quota` (limits, who they refuse and what they let through), `refusals` (every wrong request has its own clear answer
+//! `tenants` (who buys what and gives it to whom, and what follows), `quota` (limits, who they refuse and what they let through), `refusals` (every wrong request has its own clear answer
 //! and leaves nothing behind), `lifecycle` (starting, stopping, full disk, the same data folder twice).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is the failure of the test")]
 
@@ -9,4 +9,5 @@ mod lifecycle;
 mod quota;
 mod refusals;
 mod states;
+mod tenants;
 mod upload;

@@ -75,6 +75,7 @@ verbs! {
     SERVICE_ORDER = "service.order";
     SERVICE_RENEW = "service.renew";
     SERVICE_CANCEL = "service.cancel";
+    SERVICE_TERMINATE = "service.terminate";
     LICENCE_MANAGE = "licence.manage";
     PAYMENT_CONFIRM = "payment.confirm";
     USER_VIEW = "user.view";
@@ -239,6 +240,15 @@ pub fn decide(asker: Asker<'_>, verb: Verb, at: &Location) -> Decision {
         }
     }
     if seen { Decision::Forbidden } else { Decision::Unseen }
+}
+
+/// Whether the asker holds a verb at a place in whatever form, so that it may be handed on there: what is the asker's
+/// own, or needs support access, stays so for whoever it is handed to.
+pub fn holds(asker: Asker<'_>, verb: Verb, at: &Location) -> bool {
+    asker.holdings.iter().any(|holding| {
+        let given = holding.role != Role::PartnerGroup || holding.verbs.iter().any(|name| name == verb.as_str());
+        given && reaches(&holding.place, at) && verb.cell(holding.role) != Cell::No
+    })
 }
 
 /// What the asker reaches with a verb, for lists. Support access, which differs from tenant to tenant, counts for

@@ -1,6 +1,6 @@
 //! Persons, what they ask to do something to, and the two doors through which every use case of theirs goes.
 
-use super::matrix::{Asker, Cell, Decision, decide, reach};
+use super::matrix::{Asker, Cell, Decision, decide, holds, reach};
 use super::{Grant, Need, Principal, TokenScope, Verb};
 use crate::app::{App, AppError};
 use control::{Actor, ApiTokenId, Holding, Location, Place, Role, Scope, ScopePart, ServiceId, TenantId, UserId};
@@ -115,7 +115,8 @@ impl Principal {
         }
     }
 
-    fn user(&self) -> Option<UserId> {
+    /// The person; nobody for tokens of vaults and the operator's own credentials.
+    pub fn user(&self) -> Option<UserId> {
         match self {
             Principal::Person(person) => Some(person.user),
             Principal::Local | Principal::Token(_) => None,
@@ -210,10 +211,53 @@ impl App {
 
     /// A right on a vault: of a token by what it was made for, of a person by the matrix.
     pub async fn on_vault(&self, caller: &Principal, vault: &str, need: Need) -> Result<Grant, AppError> {
-        let Principal::Person(_) = caller else { return caller.on_vault(vault, need) };
-        let id: VaultId = vault.parse().map_err(|_| AppError::NotFound { what: "vault" })?;
-        self.allow(caller, need.verb(), Target::Vault(id)).await?;
-        Ok(Grant { vault: id })
+        let grant = match caller {
+            Principal::Person(_) => {
+                let id: VaultId = vault.parse().map_err(|_| AppError::NotFound { what: "vault" })?;
+                self.allow(caller, need.verb(), Target::Vault(id)).await?;
+                Grant { vault: id }
+            }
+            _ => caller.on_vault(vault, need)?,
+        };
+        self.check_gate(caller, grant.vault(), need).await?;
+        Ok(grant)
+    }
+
+    /// Refuses to hand on a verb that the caller does not hold there.
+    pub fn check_holds(&self, caller: &Principal, verb: Verb, at: &Location) -> Result<(), AppError> {
+        let holdings = caller.holdings();
+        let asker = Asker { holdings: &holdings, user: caller.user(), now_ns: self.clock.now_ns() };
+        let by_credential = match caller {
+            Principal::Person(person) => match &person.via {
+                Via::ApiToken { verbs, .. } => verbs.contains(&verb),
+                Via::Login { .. } => true,
+            },
+            _ => true,
+        };
+        match by_credential && holds(asker, verb, at) {
+            true => Ok(()),
+            false => Err(AppError::Forbidden { needed: verb.as_str() }),
+        }
+    }
+
+    /// Refuses to give a role that is more than the caller's own. Administrators give any role in their tenants and
+    /// those below; members of groups only that of a user; a token none whose verbs it does not have.
+    pub fn check_may_give(&self, caller: &Principal, role: Role, at: &Location) -> Result<(), AppError> {
+        let Principal::Person(person) = caller else { return Ok(()) };
+        let administers = person.holdings.iter().any(|holding| {
+            matches!(holding.role, Role::Operator | Role::PartnerAdmin | Role::CustomerAdmin)
+                && matches!(&holding.place, Place::Subtree(tenant) if at.path.contains(tenant))
+        });
+        if role != Role::BackupUser && !administers {
+            return Err(AppError::Forbidden { needed: "the role of an administrator" });
+        }
+        if let Via::ApiToken { verbs, .. } = &person.via {
+            let lacking = Verb::all().into_iter().find(|verb| verb.cell(role) != Cell::No && !verbs.contains(verb));
+            if let Some(verb) = lacking {
+                return Err(AppError::Forbidden { needed: verb.as_str() });
+            }
+        }
+        Ok(())
     }
 
     /// The server itself, for what it does without being asked.

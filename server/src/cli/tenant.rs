@@ -1,0 +1,231 @@
+//! `holdfastd tenant`: partners and customers, through the API of the running server.
+
+use crate::cli::accounts::{Output, find, print_json};
+use crate::cli::{CommandError, table};
+use crate::config::CommonSettings;
+use crate::local::LocalServer;
+use api::tenants::{CreateTenant, EditTenant, Tenant, TenantKind, TenantState, Tenants};
+use clap::{Args, Subcommand, ValueEnum};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::collections::BTreeMap;
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum TenantCommand {
+    /// Make a partner or a customer.
+    #[command(after_help = "Examples:\n  \
+        holdfastd tenant add partner \"North IT\" --name north\n  \
+        holdfastd tenant add customer \"Acme Ltd\" --name acme --parent north")]
+    Add(AddTenant),
+    /// List tenants by title.
+    List {
+        /// Only these.
+        #[arg(long, value_enum)]
+        kind: Option<KindName>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show a tenant.
+    Show {
+        /// Name or id.
+        tenant: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change what is known of a tenant; what is not named stays.
+    #[command(after_help = "Examples:\n  \
+        holdfastd tenant edit acme --title \"Acme GmbH\" --time-zone Europe/Berlin --locale de\n  \
+        holdfastd tenant edit acme --legal name=\"Acme GmbH\" --legal country=DE --legal vat_id=DE123456789\n  \
+        holdfastd tenant edit acme --contact email=office@acme.example")]
+    Edit(Box<EditArguments>),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AddTenant {
+    /// What it is.
+    #[arg(value_enum)]
+    kind: NewKind,
+    /// For people.
+    title: String,
+    /// For addresses such as CUSTOMER/USER [default: its id].
+    #[arg(long)]
+    name: Option<String>,
+    /// Name or id of the partner it belongs to [default: the platform].
+    #[arg(long, value_name = "TENANT")]
+    parent: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EditArguments {
+    /// Name or id.
+    tenant: String,
+    /// For people.
+    #[arg(long)]
+    title: Option<String>,
+    /// en, pl, de or pt.
+    #[arg(long)]
+    locale: Option<String>,
+    /// Name in the IANA database, such as Europe/Warsaw.
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
+    /// A field of what stands on invoices; without a value it is removed. May be repeated.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    legal: Vec<String>,
+    /// A field of how to reach it; without a value it is removed. May be repeated.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    contact: Vec<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum KindName {
+    /// The one at the root.
+    Platform,
+    /// Sells to customers.
+    Partner,
+    /// Has users.
+    Customer,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum NewKind {
+    /// Sells to customers.
+    Partner,
+    /// Has users.
+    Customer,
+}
+
+const fn kind_word(kind: TenantKind) -> &'static str {
+    match kind {
+        TenantKind::Platform => "platform",
+        TenantKind::Partner => "partner",
+        TenantKind::Customer => "customer",
+    }
+}
+
+const fn state_word(state: TenantState) -> &'static str {
+    match state {
+        TenantState::Active => "active",
+        TenantState::Disconnected => "disconnected",
+        TenantState::Deleting => "deleting",
+    }
+}
+
+pub(crate) fn quoted(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+async fn all(server: &LocalServer, kind: Option<TenantKind>) -> Result<Vec<Tenant>, CommandError> {
+    let filter = kind.map_or(String::new(), |kind| format!("&kind={}", kind_word(kind)));
+    let (mut tenants, mut after) = (Vec::new(), String::new());
+    loop {
+        let page: Tenants = server.get(&format!("/tenants?limit=200{filter}{after}")).await?;
+        tenants.extend(page.items);
+        match page.next {
+            Some(next) => after = format!("&after={}", quoted(&next)),
+            None => return Ok(tenants),
+        }
+    }
+}
+
+/// By name or id.
+pub(crate) async fn find_tenant(server: &LocalServer, named: &str) -> Result<Tenant, CommandError> {
+    if named.len() == 32 && named.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(server.get(&format!("/tenants/{named}")).await?);
+    }
+    let found = all(server, None).await?.into_iter().find(|tenant| tenant.name == named);
+    found.ok_or_else(|| CommandError::Refused(format!("there is no tenant {named}; see `holdfastd tenant list`")))
+}
+
+fn fields(
+    mut data: BTreeMap<String, String>,
+    changes: Vec<String>,
+) -> Result<Option<BTreeMap<String, String>>, CommandError> {
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    for change in changes {
+        let (field, value) = change
+            .split_once('=')
+            .ok_or_else(|| CommandError::Refused(format!("{change}: must be written FIELD=VALUE")))?;
+        match value.is_empty() {
+            true => data.remove(field),
+            false => data.insert(field.to_owned(), value.to_owned()),
+        };
+    }
+    Ok(Some(data))
+}
+
+fn print(tenant: &Tenant) -> Result<(), CommandError> {
+    let mut rows = vec![
+        vec!["id".into(), tenant.id.clone()],
+        vec!["kind".into(), kind_word(tenant.kind).into()],
+        vec!["parent".into(), tenant.parent.clone().unwrap_or("-".into())],
+        vec!["name".into(), tenant.name.clone()],
+        vec!["title".into(), tenant.title.clone()],
+        vec!["state".into(), state_word(tenant.state).into()],
+        vec!["data goes (UTC)".into(), table::time(tenant.delete_after_ns)],
+        vec!["language".into(), tenant.locale.clone()],
+        vec!["time zone".into(), tenant.time_zone.clone()],
+        vec!["created (UTC)".into(), table::time(Some(tenant.created_ns))],
+    ];
+    rows.extend(tenant.legal.iter().map(|(field, value)| vec![format!("legal {field}"), value.clone()]));
+    rows.extend(tenant.contact.iter().map(|(field, value)| vec![format!("contact {field}"), value.clone()]));
+    Ok(table::print(&["TENANT", ""], &rows)?)
+}
+
+fn show(tenant: &Tenant, output: Output) -> Result<(), CommandError> {
+    if output.json { print_json(tenant) } else { print(tenant) }
+}
+
+pub(crate) async fn tenant(settings: &CommonSettings, command: TenantCommand) -> Result<(), CommandError> {
+    let server = find(settings)?;
+    match command {
+        TenantCommand::Add(AddTenant { kind, title, name, parent, output }) => {
+            let parent = match parent {
+                Some(parent) => Some(find_tenant(&server, &parent).await?.id),
+                None => None,
+            };
+            let kind = match kind {
+                NewKind::Partner => TenantKind::Partner,
+                NewKind::Customer => TenantKind::Customer,
+            };
+            let made: Tenant = server.post("/tenants", &CreateTenant { parent, kind, name, title }).await?;
+            show(&made, output)
+        }
+        TenantCommand::List { kind, output } => {
+            let kind = kind.map(|kind| match kind {
+                KindName::Platform => TenantKind::Platform,
+                KindName::Partner => TenantKind::Partner,
+                KindName::Customer => TenantKind::Customer,
+            });
+            let items = all(&server, kind).await?;
+            if output.json {
+                return print_json(&Tenants { items, next: None });
+            }
+            let row = |tenant: &Tenant| {
+                vec![
+                    tenant.id.clone(),
+                    kind_word(tenant.kind).to_owned(),
+                    tenant.name.clone(),
+                    tenant.title.clone(),
+                    state_word(tenant.state).to_owned(),
+                    table::time(Some(tenant.created_ns)),
+                ]
+            };
+            let head = ["TENANT", "KIND", "NAME", "TITLE", "STATE", "CREATED (UTC)"];
+            Ok(table::print(&head, &items.iter().map(row).collect::<Vec<_>>())?)
+        }
+        TenantCommand::Show { tenant, output } => show(&find_tenant(&server, &tenant).await?, output),
+        TenantCommand::Edit(arguments) => {
+            let EditArguments { tenant, title, locale, time_zone, legal, contact, output } = *arguments;
+            let found = find_tenant(&server, &tenant).await?;
+            let (legal, contact) = (fields(found.legal, legal)?, fields(found.contact, contact)?);
+            let edit = EditTenant { title, locale, time_zone, legal, contact };
+            let edited: Tenant = server.patch(&format!("/tenants/{}", found.id), &edit).await?;
+            show(&edited, output)
+        }
+    }
+}
