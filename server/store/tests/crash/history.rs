@@ -8,100 +8,25 @@ mod verbs;
 pub use neighbour::check_gone;
 
 use crate::content::{Tree, Universe, tree};
-use crate::log_meta::LogMeta;
+use crate::ground::{Ground, IDLE_NS, SimClock, VAULT};
 use crate::model::{Expected, Model, Neighbour, Session, Snapshot, Stage};
-use crate::sim_vfs::{Disk, Fault, Op, Rng, SimVfs, Survival, Volume};
+use crate::sim_vfs::{Disk, Fault, Op, Rng, Survival, Volume};
 use crate::sites::Sites;
-use parking_lot::Mutex;
 use repo_format::id::{ObjectId, RestoreId, SnapshotId, UploadSessionId, VaultId};
 use repo_format::keys::IdKeys;
-use repo_format::masterkey::MasterKey;
 use std::collections::{BTreeMap, HashSet};
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use store::meta::MetaStore;
-use store::world::{Clock, Random, World};
-use store::{AuditRepair, CommitInput, Delivered, IncomingObject, Store, StoreError, StoreSettings};
+use std::sync::atomic::Ordering;
+use store::{AuditRepair, CommitInput, Delivered, IncomingObject, Store, StoreError};
 
-pub const VAULT: VaultId = VaultId::from_bytes([0x42; 16]);
-pub const DIRECTORY: &str = "/d";
 const START_NS: i64 = 1_800_000_000_000_000_000;
 pub const HOUR_NS: i64 = 3_600_000_000_000;
-/// After which sessions without a request end.
-const IDLE_NS: i64 = 24 * HOUR_NS;
 /// How often a patient caller makes a call that is refused.
 const TRIES_MAX: usize = 8;
 /// Of a hundred states, how many are also looked at with a clock that has jumped.
 const JUMP_PERCENT: usize = 25;
 /// Steps after which collection must have come to rest.
 const STEPS_MAX: usize = 10_000;
-
-pub struct SimClock(pub AtomicI64);
-
-impl Clock for SimClock {
-    fn now_ns(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-pub struct SimRandom(pub Mutex<Rng>);
-
-impl Random for SimRandom {
-    fn fill(&self, out: &mut [u8]) -> io::Result<()> {
-        let mut rng = self.0.lock();
-        for piece in out.chunks_mut(8) {
-            piece.copy_from_slice(&rng.next().to_le_bytes()[..piece.len()]);
-        }
-        Ok(())
-    }
-}
-
-pub fn world(disk: &Arc<Disk>, seed: u64, now_ns: i64) -> (World, Arc<SimClock>) {
-    let clock = Arc::new(SimClock(AtomicI64::new(now_ns)));
-    let random = Arc::new(SimRandom(Mutex::new(Rng::new(seed))));
-    (World { vfs: Arc::new(SimVfs(disk.clone())), clock: clock.clone(), random }, clock)
-}
-
-pub fn settings(pack_bytes_target: u64) -> StoreSettings {
-    StoreSettings {
-        memory_bytes: 1 << 20,
-        reserve_bytes: Some(0),
-        ballast_bytes: Some(0),
-        pack_bytes_target,
-        session_idle_ns: IDLE_NS,
-        reattach_ns: 0,
-        ..StoreSettings::new(PathBuf::from(DIRECTORY))
-    }
-}
-
-pub fn open(
-    disk: &Arc<Disk>,
-    seed: u64,
-    now_ns: i64,
-    pack_bytes_target: u64,
-) -> Result<(Store, Arc<SimClock>), StoreError> {
-    let (world, clock) = world(disk, seed, now_ns);
-    let vfs = SimVfs(disk.clone());
-    let index = Path::new(DIRECTORY).join("index");
-    let open_index = Box::new(move || Ok(Arc::new(LogMeta::open(&vfs, &index)?) as Arc<dyn MetaStore>));
-    let store = Store::open_with_index(settings(pack_bytes_target), world, &master(), open_index)?;
-    Ok((store, clock))
-}
-
-/// Rebuilds the index of a stopped store from packs and journals.
-pub fn rebuild(disk: &Arc<Disk>, seed: u64, now_ns: i64, pack_bytes_target: u64) -> Result<(), StoreError> {
-    let (world, _) = world(disk, seed, now_ns);
-    let vfs = SimVfs(disk.clone());
-    let open_index = move |index: &Path| Ok(Arc::new(LogMeta::open(&vfs, index)?) as Arc<dyn MetaStore>);
-    let report = Store::rebuild_index_with(settings(pack_bytes_target), world, &master(), open_index, |_, _| {})?;
-    report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
-}
-
-pub fn master() -> MasterKey {
-    MasterKey::from_bytes([7; 32])
-}
 
 /// How a history is explored.
 #[derive(Clone)]
@@ -121,6 +46,44 @@ pub struct Options {
     pub sites: Option<Arc<Sites>>,
     /// Calls fail now and then: whoever made one makes it again.
     pub patient: bool,
+    pub ground: Ground,
+    /// Changes of names reach the disk in order.
+    pub names_in_order: bool,
+}
+
+impl Options {
+    /// Any part of what was not synced.
+    fn any(&self, seed: u64, sector: usize) -> Survival {
+        if self.names_in_order { Survival::Ordered { seed, sector } } else { Survival::Any { seed, sector } }
+    }
+
+    /// Opens a state; where the engine says that its index is damaged, makes that again, as people are told to. Whether
+    /// it did: then nothing holds what sessions held.
+    fn open_or_rebuild(
+        &self,
+        disk: &Arc<Disk>,
+        seed: u64,
+        now_ns: i64,
+        pack_bytes_target: u64,
+    ) -> Result<(Store, Arc<SimClock>, bool), String> {
+        let ground = &self.ground;
+        let open = |seed| ground.open(disk, seed, now_ns, pack_bytes_target);
+        let (opened, rebuilt) = match (open(seed), ground) {
+            (Err(StoreError::IndexDamaged(reason) | StoreError::Index(reason)), Ground::Mounted(_)) => {
+                // RocksDB bears any loss of data, and names that survive in the order they were given.
+                if self.names_in_order {
+                    return Err(format!("a rebuild is asked for: {reason}"));
+                }
+                ground
+                    .rebuild(disk, seed ^ 1, now_ns, pack_bytes_target)
+                    .map_err(|error| format!("rebuild: {reason}: {}", text(error)))?;
+                (open(seed ^ 2), true)
+            }
+            (opened, _) => (opened, false),
+        };
+        let (store, clock) = opened.map_err(|error| format!("open: {}", text(error)))?;
+        Ok((store, clock, rebuilt))
+    }
 }
 
 /// What an exploration came to.
@@ -135,6 +98,8 @@ pub struct Figures {
     pub crashes_inside: u64,
     /// Deletions of a vault that went on after a crash.
     pub deletions_resumed: u64,
+    /// States whose index the engine asked to make again.
+    pub rebuilt: u64,
     pub verbs: BTreeMap<&'static str, u64>,
 }
 
@@ -147,6 +112,7 @@ impl Figures {
         self.snapshots += part.snapshots;
         self.crashes_inside += part.crashes_inside;
         self.deletions_resumed += part.deletions_resumed;
+        self.rebuilt += part.rebuilt;
         self.states.extend(part.states);
         for (verb, count) in part.verbs {
             *self.verbs.entry(verb).or_default() += count;
@@ -158,14 +124,15 @@ impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{} checks, {} of them collected dry; {} operations on {} disk operations, {} lost power and went on; {} snapshots compared; {} deletions of vaults went on",
+            "{} checks, {} of them collected dry; {} operations on {} disk operations, {} lost power and went on; {} snapshots compared; {} deletions of vaults went on; {} asked for a rebuild",
             self.checks,
             self.dry_checks,
             self.operations,
             self.disk_operations,
             self.crashes_inside,
             self.snapshots,
-            self.deletions_resumed
+            self.deletions_resumed,
+            self.rebuilt
         )?;
         write!(f, "{:?}", self.verbs)
     }
@@ -223,7 +190,7 @@ impl History {
         let disk = Disk::with_sites(Volume::default(), options.sites.clone());
         let pack_bytes_target = 800 + rng.below(4000) as u64;
         disk.watch();
-        let (store, clock) = open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(text)?;
+        let (store, clock) = options.ground.open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(text)?;
         store.create_vault(VAULT).map_err(text)?;
         let keys = store.id_keys(&VAULT).map_err(text)?;
         if options.crash_percent > 0 {
@@ -327,9 +294,9 @@ impl History {
             for number in 0..self.options.variants {
                 let seed = self.rng.next();
                 survivals.push(match number % 3 {
-                    0 => Survival::Any { seed, sector: 512 },
+                    0 => self.options.any(seed, 512),
                     1 => Survival::Prefix { seed },
-                    _ => Survival::Any { seed, sector: 4096 },
+                    _ => self.options.any(seed, 4096),
                 });
             }
         }
@@ -367,8 +334,9 @@ impl History {
         if again {
             disk.watch();
         }
-        let (store, _) = open(&disk, seed, self.now_ns(), self.pack_bytes_target)
-            .map_err(|error| format!("open: {}", text(error)))?;
+        let (store, _, rebuilt) = self.open_or_rebuild(&disk, seed)?;
+        let without_holds = rebuilt.then(|| expected.without_holds());
+        let expected = without_holds.as_ref().unwrap_or(expected);
         let found = self.check_store(&store, expected)?;
         self.figures.snapshots += found.len() as u64;
         let neighbour = self.check_neighbour(&store, &disk, expected)?;
@@ -386,17 +354,20 @@ impl History {
                 let Some((_, volume)) = self.rng.pick(&captured) else { break };
                 let survival = match number {
                     0 => Survival::Nothing,
-                    _ => Survival::Any { seed: self.rng.next(), sector: 512 },
+                    _ => self.options.any(self.rng.next(), 512),
                 };
                 let state = volume.crash(survival);
                 let mut hash = [0; 16];
                 hash.copy_from_slice(&state.hash()[..16]);
                 self.figures.states.insert(hash);
                 let disk = Disk::with_sites(state, self.options.sites.clone());
-                let (store, _) = open(&disk, self.rng.next(), self.now_ns(), self.pack_bytes_target)
-                    .map_err(|error| format!("open after a second crash: {}", text(error)))?;
+                let seed = self.rng.next();
+                let (store, _, rebuilt) = self.open_or_rebuild(&disk, seed)?;
+                let without_holds = rebuilt.then(|| (expected.without_holds(), expected_again.without_holds()));
+                let (expected, expected_again) =
+                    without_holds.as_ref().map_or((expected, &expected_again), |(once, again)| (once, again));
                 self.check_store(&store, expected)
-                    .and_then(|_| self.check_neighbour(&store, &disk, &expected_again))
+                    .and_then(|_| self.check_neighbour(&store, &disk, expected_again))
                     .map_err(|error| format!("after a second crash: {error}"))?;
             }
         }
@@ -410,13 +381,19 @@ impl History {
     fn check_jump(&self, state: &Volume, seed: u64) -> Outcome {
         let disk = Disk::with_sites(state.clone(), self.options.sites.clone());
         let jumped_ns = self.now_ns() + 49 * HOUR_NS;
-        let (store, _) =
-            open(&disk, seed, jumped_ns, self.pack_bytes_target).map_err(|error| format!("open: {}", text(error)))?;
+        let (store, ..) = self.options.open_or_rebuild(&disk, seed, jumped_ns, self.pack_bytes_target)?;
         match store.now_ns() {
             Err(StoreError::ClockJumped { .. }) => Ok(()),
             Err(error) => Err(format!("the clock: {}", text(error))),
             Ok(_) => Err("a clock that jumped two days over a restart was believed".into()),
         }
+    }
+
+    /// As [`Options::open_or_rebuild`], counted.
+    fn open_or_rebuild(&mut self, disk: &Arc<Disk>, seed: u64) -> Result<(Store, Arc<SimClock>, bool), String> {
+        let opened = self.options.open_or_rebuild(disk, seed, self.now_ns(), self.pack_bytes_target)?;
+        self.figures.rebuilt += u64::from(opened.2);
+        Ok(opened)
     }
 
     fn check_store(&self, store: &Store, expected: &Expected) -> Result<BTreeMap<SnapshotId, Snapshot>, String> {
@@ -581,7 +558,7 @@ impl History {
             0 | 1 => volume.clone(),
             2 => volume.crash(Survival::Nothing),
             3 => volume.crash(Survival::Everything),
-            _ => volume.crash(Survival::Any { seed: self.rng.next(), sector: 512 }),
+            _ => volume.crash(self.options.any(self.rng.next(), 512)),
         };
         self.figures.disk_operations += self.disk.operations();
         self.disk = Disk::with_sites(state, self.options.sites.clone());
@@ -590,8 +567,11 @@ impl History {
     }
 
     fn reopen(&mut self, expected: &Expected) -> Outcome {
-        let (store, clock) = open(&self.disk, self.rng.next(), self.now_ns(), self.pack_bytes_target)
-            .map_err(|error| format!("open: {}", text(error)))?;
+        let seed = self.rng.next();
+        let disk = self.disk.clone();
+        let (store, clock, rebuilt) = self.open_or_rebuild(&disk, seed)?;
+        let without_holds = rebuilt.then(|| expected.without_holds());
+        let expected = without_holds.as_ref().unwrap_or(expected);
         (self.store, self.clock) = (store, clock);
         self.asks_clock = self.rng.chance(50);
         let listed = self.store.snapshots(&VAULT).map_err(text)?;
@@ -639,6 +619,15 @@ impl History {
         Ok(())
     }
 
+    /// The process that had the store is gone; nobody but the disk remembers it.
+    fn release(&mut self) -> Outcome {
+        if let Ground::Mounted(_) = self.options.ground {
+            // Two processes never have one index open, so the old one's goes on elsewhere.
+            self.store = open_elsewhere()?;
+        }
+        Ok(())
+    }
+
     fn change(&mut self, change: impl FnOnce(&mut Model)) {
         let model = Arc::make_mut(&mut self.model);
         model.version += 1;
@@ -678,7 +667,7 @@ impl History {
         let mut refused = String::new();
         for _ in 0..TRIES_MAX {
             let seed = self.rng.next();
-            match open(&self.disk, seed, self.now_ns(), self.pack_bytes_target) {
+            match self.options.ground.open(&self.disk, seed, self.now_ns(), self.pack_bytes_target) {
                 Ok((store, clock)) => {
                     (self.store, self.clock) = (store, clock);
                     return Ok(());
@@ -759,13 +748,19 @@ fn check_creation(disk: &Arc<Disk>, rng: &mut Rng, options: &Options, pack_bytes
     let captured = disk.captured();
     let answered = captured.len().saturating_sub(1);
     for (number, (_, volume)) in captured.iter().enumerate() {
-        let any = Survival::Any { seed: rng.next(), sector: 512 };
+        // Hundreds of states, most of them RocksDB's own.
+        if matches!(options.ground, Ground::Mounted(_)) && !rng.chance(8) {
+            continue;
+        }
+        let any = options.any(rng.next(), 512);
         for survival in [Survival::Nothing, Survival::Names, Survival::Data, Survival::Everything, any] {
             let killed = survival == Survival::Everything;
             let state = if killed { volume.clone() } else { volume.crash(survival) };
             let disk = Disk::with_sites(state, options.sites.clone());
             let named = |error: StoreError| format!("creation, {survival:?}: {}", text(error));
-            let (store, _) = open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(named)?;
+            let (store, ..) = options
+                .open_or_rebuild(&disk, rng.next(), START_NS, pack_bytes_target)
+                .map_err(|error| format!("creation, {survival:?}: {error}"))?;
             if number < answered {
                 store.create_vault(VAULT).map_err(named)?;
             }
@@ -774,7 +769,7 @@ fn check_creation(disk: &Arc<Disk>, rng: &mut Rng, options: &Options, pack_bytes
             if killed {
                 // What the first process left in memory must be on disk by now.
                 let disk = Disk::with_sites(disk.volume().crash(Survival::Nothing), options.sites.clone());
-                let (store, _) = open(&disk, rng.next(), START_NS, pack_bytes_target).map_err(named)?;
+                let (store, ..) = options.open_or_rebuild(&disk, rng.next(), START_NS, pack_bytes_target)?;
                 store.begin_upload(&VAULT, "computer", "series", None).map_err(named)?;
             }
         }
@@ -784,5 +779,6 @@ fn check_creation(disk: &Arc<Disk>, rng: &mut Rng, options: &Options, pack_bytes
 
 /// A store that stands in while another one is looked at.
 fn open_elsewhere() -> Result<Store, String> {
-    open(&Disk::new(Volume::default()), 0, START_NS, 1000).map(|(store, _)| store).map_err(text)
+    let ground = Ground::Simulated;
+    ground.open(&Disk::new(Volume::default()), 0, START_NS, 1000).map(|(store, _)| store).map_err(text)
 }

@@ -13,7 +13,8 @@ use store::StoreError;
 use store::meta::{Batch, IndexFailure, IndexFailureKind, MetaStore, Row, Table, Ticket};
 use store::world::{Vfs, VfsFile};
 
-const LOG: &str = "log";
+/// Its file.
+pub const LOG: &str = "log";
 /// Length and checksum in front of every record.
 const HEAD_BYTES: usize = 12;
 

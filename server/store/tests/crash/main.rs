@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `sim_vfs` | the disk, and what a crash leaves of it |
 //! | `log_meta` | an index that lives on that disk |
+//! | `ground` | what the engine stands on: that disk, or the disk mounted |
+//! | `mounted` | the disk mounted in user space, for the real index and the system's own files |
+//! | `composite` | histories over that |
 //! | `content` | tiny trees to back up |
 //! | `model` | what has been acknowledged |
 //! | `history` | seeded histories, crashed at every operation of the disk |
@@ -11,15 +14,19 @@
 //! | `sites` | names of the calls that make something durable |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
 
+mod composite;
 mod content;
+mod ground;
 mod history;
 mod log_meta;
 mod model;
+mod mounted;
 mod mutations;
 mod sim_vfs;
 mod sites;
 
-use history::{Figures, History, Options, open};
+use ground::Ground;
+use history::{Figures, History, Options};
 use parking_lot::Mutex;
 use repo_format::id::{ObjectId, VaultId};
 use sim_vfs::{Disk, Fault, Rng, Survival, Volume};
@@ -41,6 +48,8 @@ fn options(seed: u64) -> Options {
         lose_percent: 3,
         sites: None,
         patient: false,
+        ground: Ground::Simulated,
+        names_in_order: false,
     }
 }
 
@@ -196,7 +205,7 @@ fn a_vault_made_at_the_second_attempt_is_on_disk() {
     let mut at = 0;
     loop {
         let disk = Disk::new(Volume::default());
-        let (store, _) = open(&disk, 1, now_ns, 1000).unwrap();
+        let (store, _) = Ground::Simulated.open(&disk, 1, now_ns, 1000).unwrap();
         disk.set_fault(Some(Fault { at, times: 1, kind: io::ErrorKind::Other, half: false }));
         let attempts = (0..3).take_while(|_| store.create_vault(vault).is_err()).count();
         let struck = disk.faults_struck();
@@ -208,7 +217,8 @@ fn a_vault_made_at_the_second_attempt_is_on_disk() {
         store.put_chunks(&vault, &session, &objects(&tree.chunks)).unwrap();
         store.put_nodes(&vault, &session, &objects(&tree.nodes)).unwrap();
         store.commit(&vault, &session, &CommitInput { root: tree.root, summary_json: Vec::new() }).unwrap();
-        let (store, _) = open(&Disk::new(disk.volume().crash(Survival::Nothing)), 2, now_ns, 1000).unwrap();
+        let (store, _) =
+            Ground::Simulated.open(&Disk::new(disk.volume().crash(Survival::Nothing)), 2, now_ns, 1000).unwrap();
         let listed = store.snapshots(&vault).unwrap_or_else(|error| panic!("operation {at}: {error}"));
         assert_eq!(listed.len(), 1, "operation {at}");
         if struck == 0 {
@@ -227,11 +237,11 @@ fn a_deletion_that_failed_is_finished_by_the_next_attempt() {
     let mut at = 0;
     loop {
         let disk = Disk::new(Volume::default());
-        let (store, _) = open(&disk, 1, now_ns, 1000).unwrap();
+        let (store, _) = Ground::Simulated.open(&disk, 1, now_ns, 1000).unwrap();
         store.create_vault(vault).unwrap();
         store.begin_upload(&vault, "computer", "series", None).unwrap();
         disk.set_fault(Some(Fault { at, times: 1, kind: io::ErrorKind::Other, half: false }));
-        let attempts = (0..3).take_while(|_| store.delete_vault(&vault, &history::master()).is_err()).count();
+        let attempts = (0..3).take_while(|_| store.delete_vault(&vault, &ground::master()).is_err()).count();
         let struck = disk.faults_struck();
         assert!(attempts <= struck as usize, "{attempts} attempts failed after one error at operation {at}");
         history::check_gone(&store, &disk, &vault).unwrap_or_else(|error| panic!("operation {at}: {error}"));

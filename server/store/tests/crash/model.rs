@@ -84,6 +84,15 @@ impl Expected {
         Expected { before: model.clone(), after: model.clone() }
     }
 
+    /// After a rebuild: sessions and restores live in the index only.
+    pub fn without_holds(&self) -> Self {
+        let without = |model: &Arc<Model>| {
+            let model = Model { sessions: BTreeMap::new(), restores: BTreeMap::new(), ..(**model).clone() };
+            Arc::new(model)
+        };
+        Expected { before: without(&self.before), after: without(&self.after) }
+    }
+
     /// Compares the engine's list of snapshots; each must be as before or as after.
     pub fn check_snapshots(&self, listed: &[SnapshotInfo]) -> Result<BTreeMap<SnapshotId, Snapshot>, String> {
         let mut found = BTreeMap::new();

@@ -2,6 +2,10 @@
 //! directory likewise; a crash keeps any part of those operations: whole, torn at sectors, as zeros, or not at all.
 //! Names, renames and data survive independently of each other, which is more than any one file system does wrong.
 
+mod numbers;
+
+pub use numbers::Node;
+
 use crate::sites::Sites;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -100,6 +104,13 @@ pub enum Survival {
         /// Bytes that survive or not together.
         sector: usize,
     },
+    /// Any part of the data, and changes of names up to some moment, as file systems with a journal do it.
+    Ordered {
+        /// Chooses which, and the moment.
+        seed: u64,
+        /// Bytes that survive or not together.
+        sector: usize,
+    },
 }
 
 /// A small generator of equal choices from equal seeds.
@@ -138,12 +149,17 @@ impl Volume {
     /// The disk as found after a crash: all of it durable.
     pub fn crash(&self, survival: Survival) -> Volume {
         let mut rng = match survival {
-            Survival::Prefix { seed } | Survival::Any { seed, .. } => Rng::new(seed),
+            Survival::Prefix { seed } | Survival::Any { seed, .. } | Survival::Ordered { seed, .. } => Rng::new(seed),
             _ => Rng::new(0),
         };
         let mut numbers: Vec<u64> = Vec::new();
+        if let Survival::Ordered { .. } = survival {
+            numbers.push(0);
+        }
         if let Survival::Prefix { .. } = survival {
             numbers.extend(self.files.iter().flat_map(|file| file.pending.iter().map(|(number, _)| *number)));
+        }
+        if let Survival::Prefix { .. } | Survival::Ordered { .. } = survival {
             numbers.extend(self.dirs.iter().flat_map(|dir| dir.pending.iter().map(|(number, _)| *number)));
             numbers.sort_unstable();
         }
@@ -170,7 +186,7 @@ impl Volume {
             let keeps = match survival {
                 Survival::Nothing | Survival::Data => false,
                 Survival::Everything | Survival::Names => true,
-                Survival::Prefix { .. } => *number <= torn_at,
+                Survival::Prefix { .. } | Survival::Ordered { .. } => *number <= torn_at,
                 Survival::Any { .. } => rng.chance(50),
             };
             if keeps {
@@ -205,7 +221,7 @@ impl Volume {
     /// Hash over names and contents as seen.
     pub fn hash(&self) -> [u8; 32] {
         fn feed(volume: &Volume, dir: usize, hasher: &mut blake3::Hasher) {
-            for (name, entry) in &volume.dirs[dir].live {
+            for (name, entry) in volume.dirs[dir].live.iter().filter(|(name, _)| !numbers::is_message_log(name)) {
                 hasher.update(&(name.len() as u64).to_le_bytes());
                 hasher.update(name.as_bytes());
                 match entry {
@@ -376,7 +392,7 @@ impl File {
                 Survival::Prefix { .. } if *number < torn_at => apply(&mut data, op),
                 Survival::Prefix { .. } if *number == torn_at => tear(&mut data, op, 512, rng),
                 // Most operations survive or vanish as a whole; some leave sectors, some only the file's new length.
-                Survival::Any { sector, .. } => match rng.below(8) {
+                Survival::Any { sector, .. } | Survival::Ordered { sector, .. } => match rng.below(8) {
                     0..=2 => {}
                     3..=4 => apply(&mut data, op),
                     5..=6 => tear(&mut data, op, sector, rng),

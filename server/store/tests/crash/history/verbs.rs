@@ -109,12 +109,18 @@ impl History {
     pub(super) fn close(&mut self) -> Outcome {
         self.verb = "close";
         self.store.close().map_err(text)?;
+        self.release()?;
         self.reopen(&Expected::exactly(&self.model))
     }
 
     /// Starts again without having stopped.
     pub(super) fn kill(&mut self) -> Outcome {
         self.verb = "kill";
+        if let Ground::Mounted(_) = self.options.ground {
+            // What the old process still does as it is taken down happens to another disk.
+            self.disk = Disk::with_sites(self.disk.volume(), self.options.sites.clone());
+            self.disk.watch();
+        }
         self.reopen(&Expected::exactly(&self.model))
     }
 
@@ -122,8 +128,11 @@ impl History {
     pub(super) fn rebuild(&mut self) -> Outcome {
         self.verb = "rebuild";
         self.store.close().map_err(text)?;
+        self.release()?;
         let (seed, now_ns) = (self.rng.next(), self.now_ns());
-        rebuild(&self.disk, seed, now_ns, self.pack_bytes_target)
+        let ground = self.options.ground.clone();
+        ground
+            .rebuild(&self.disk, seed, now_ns, self.pack_bytes_target)
             .map_err(|error| format!("rebuild: {}", text(error)))?;
         self.uploads.clear();
         self.change(|model| {
