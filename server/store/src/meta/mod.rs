@@ -1,5 +1,6 @@
 //! The index behind a small trait: ordered rows per vault and table, atomic batches, explicit durability. Knows no packs.
 
+mod log_holes;
 mod manifest_mark;
 mod memory;
 mod rocks;

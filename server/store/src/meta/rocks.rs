@@ -1,5 +1,6 @@
 //! The index in RocksDB: a column family per table, keys prefixed by the vault. The only file that names `rocksdb`.
 
+use super::log_holes;
 use super::manifest_mark::{self, Noted};
 use super::{Batch, IndexFailure, IndexFailureKind, MetaStore, Row, Table, Ticket};
 use crate::error::StoreError;
@@ -88,6 +89,7 @@ impl RocksMeta {
     /// Opens or creates the index in `directory`; `memory_bytes` bounds block cache and write buffers together.
     pub fn open(directory: &Path, memory_bytes: usize) -> Result<Self, StoreError> {
         manifest_mark::check(directory)?;
+        log_holes::check(directory)?;
         let db = open_database(directory, memory_bytes).map_err(|error| match error.kind() {
             rocksdb::ErrorKind::Corruption => StoreError::IndexDamaged(error.into_string()),
             // A lost file of the index is an input/output error to RocksDB.

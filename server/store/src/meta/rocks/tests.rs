@@ -15,10 +15,23 @@ struct Left {
     older: PathBuf,
     /// In both logs.
     batches: u64,
+    lengths: Lengths,
 }
 
-fn value(number: u64) -> Vec<u8> {
-    vec![number as u8 | 1; 200 + (number * 37 % 1500) as usize]
+/// How long values are.
+type Lengths = fn(u64) -> usize;
+
+fn any_length(number: u64) -> usize {
+    200 + (number * 37 % 1500) as usize
+}
+
+/// Every batch has 1024 bytes in the log: its blocks end at borders.
+fn in_step(_: u64) -> usize {
+    976
+}
+
+fn value(number: u64, lengths: Lengths) -> Vec<u8> {
+    vec![number as u8 | 1; lengths(number)]
 }
 
 fn logs(folder: &Path) -> Vec<PathBuf> {
@@ -29,7 +42,7 @@ fn logs(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes to the index in `directory`, which is new, until it has begun a second log.
-fn leave(directory: &Path) -> Left {
+fn leave(directory: &Path, lengths: Lengths) -> Left {
     let index = RocksMeta::open(directory, MEMORY_BYTES).unwrap();
     let folder = tempfile::tempdir_in(directory).unwrap();
     let [log] = &logs(directory)[..] else { panic!("{:?}", logs(directory)) };
@@ -46,7 +59,7 @@ fn leave(directory: &Path) -> Left {
     let mut batches = 0;
     let mut write = || {
         let mut batch = Batch::default();
-        batch.put(Table::Object, u64::to_be_bytes(batches).to_vec(), value(batches));
+        batch.put(Table::Object, u64::to_be_bytes(batches).to_vec(), value(batches, lengths));
         index.write(&VAULT, batch).unwrap();
         batches += 1;
     };
@@ -61,7 +74,7 @@ fn leave(directory: &Path) -> Left {
     }
     fs::copy(&newer, folder.path().join(newer.file_name().unwrap())).unwrap();
     index.close();
-    Left { folder, older, batches }
+    Left { folder, older, batches, lengths }
 }
 
 /// Where the batches of a log end, bytes, after RocksDB's description of its format (db/log_format.h).
@@ -88,19 +101,23 @@ fn borders(log: &[u8]) -> Vec<usize> {
 impl Left {
     /// How many batches there are when only so much of the older log survives: all up to one and none behind it.
     fn found_after(&self, older_bytes: &[u8]) -> u64 {
+        self.open_after(older_bytes).unwrap()
+    }
+
+    fn open_after(&self, older_bytes: &[u8]) -> Result<u64, StoreError> {
         let state = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(self.folder.path()).unwrap() {
             let path = entry.unwrap().path();
             fs::copy(&path, state.path().join(path.file_name().unwrap())).unwrap();
         }
         fs::write(state.path().join(self.older.file_name().unwrap()), older_bytes).unwrap();
-        let index = RocksMeta::open(state.path(), MEMORY_BYTES).unwrap();
+        let index = RocksMeta::open(state.path(), MEMORY_BYTES)?;
         let rows = index.scan(&VAULT, Table::Object, &[], usize::MAX).unwrap();
         for (number, (key, found)) in (0..).zip(&rows) {
             assert_eq!(*key, u64::to_be_bytes(number), "behind a hole, of {} bytes", older_bytes.len());
-            assert_eq!(*found, value(number));
+            assert_eq!(*found, value(number, self.lengths));
         }
-        rows.len() as u64
+        Ok(rows.len() as u64)
     }
 
     fn check(&self) {
@@ -126,7 +143,7 @@ impl Left {
 #[test]
 fn a_log_that_lost_its_end_at_a_batchs_border_ends_the_index_there() {
     let directory = tempfile::tempdir().unwrap();
-    leave(directory.path()).check();
+    leave(directory.path(), any_length).check();
 }
 
 /// It opens, and its logs are as good as any other's.
@@ -142,5 +159,31 @@ fn an_index_that_was_cut_short_while_it_was_made_is_as_good_as_new() {
         }
     }
     assert!(is_cut_short(directory.path()));
-    leave(directory.path()).check();
+    leave(directory.path(), any_length).check();
+}
+
+/// RocksDB takes a header of zeros for the end of its block, not of the log, and would read on where a batch begins with
+/// the next block.
+#[test]
+fn batches_behind_a_block_that_lost_its_end_are_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let left = leave(directory.path(), in_step);
+    let older = fs::read(&left.older).unwrap();
+    assert!(borders(&older).iter().all(|border| border % 1024 == 0));
+    let without = |lost: &[std::ops::Range<usize>]| {
+        let mut torn = older.clone();
+        lost.iter().for_each(|range| torn[range.clone()].fill(0));
+        left.open_after(&torn)
+    };
+    let rest_of_block = 101 << 10..128 << 10;
+    for lost in [rest_of_block.clone(), 0..32 << 10, 101 << 10..(128 << 10) + 512] {
+        let refused = without(&[lost]);
+        assert!(matches!(refused, Err(StoreError::IndexDamaged(_))), "{refused:?}");
+    }
+    // No whole batch begins behind these, or RocksDB ends there as well.
+    let torn_behind = (128 << 10) + 512..129 << 10;
+    assert_eq!(without(&[rest_of_block, torn_behind]).unwrap(), 101);
+    assert_eq!(without(&[(100 << 10) + 512..128 << 10]).unwrap(), 100);
+    assert_eq!(without(&[101 << 10..older.len()]).unwrap(), 101);
+    assert_eq!(without(&[]).unwrap(), left.batches);
 }
