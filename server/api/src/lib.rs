@@ -11,6 +11,7 @@ pub mod members;
 pub mod objects;
 pub mod problem;
 pub mod quota;
+pub mod removal;
 pub mod retention;
 pub mod services;
 pub mod states;

@@ -6,9 +6,6 @@ ALTER TABLE products ADD COLUMN kept_days BIGINT NOT NULL DEFAULT 60 CHECK (kept
 ALTER TABLE services ADD COLUMN renewal_ordered_ns BIGINT;
 CREATE INDEX services_by_state ON services (state, expires_ns);
 
--- When everything of the tenant was gone; the row stays, without its data.
-ALTER TABLE tenants ADD COLUMN deleted_ns BIGINT;
-
 -- An administrator who may become the owner, and has not yet said so.
 CREATE TABLE owner_offers (
     tenant_id TEXT NOT NULL PRIMARY KEY REFERENCES tenants (id) ON DELETE CASCADE,
@@ -17,16 +14,18 @@ CREATE TABLE owner_offers (
     expires_ns BIGINT NOT NULL
 );
 
--- Proof of destroyed vaults, one row each, kept for good.
+-- Proof of destroyed vaults, one row each, kept for good: written when it is decided, finished when nothing is left.
 CREATE TABLE removal_receipts (
     vault_id TEXT NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL,
     tenant_id TEXT NOT NULL,
     cause TEXT NOT NULL,
     decided_ns BIGINT NOT NULL,
-    finished_ns BIGINT NOT NULL,
-    packs BIGINT NOT NULL,
-    pack_bytes BIGINT NOT NULL,
-    keyring_generation BIGINT NOT NULL
+    finished_ns BIGINT,
+    packs BIGINT,
+    pack_bytes BIGINT,
+    keyring_generation BIGINT
 );
 CREATE INDEX removal_receipts_by_tenant ON removal_receipts (tenant_id);
+CREATE INDEX users_by_deletion ON users (delete_after_ns) WHERE delete_after_ns IS NOT NULL;
+CREATE INDEX tenants_by_deletion ON tenants (delete_after_ns) WHERE delete_after_ns IS NOT NULL;

@@ -77,7 +77,7 @@ impl Control {
     }
 
     /// Deleted rows are overwritten as they go; what free pages, moved rows and the log still hold goes here.
-    async fn forget_remains(&self) -> Result<(), ControlError> {
+    pub(crate) async fn forget_remains(&self) -> Result<(), ControlError> {
         self.compact().await?;
         for _ in 0..CHECKPOINTS_MAX {
             if self.truncate_log().await? {

@@ -21,6 +21,7 @@ mod master_key;
 mod member;
 mod product;
 mod quota;
+mod removal;
 mod retention;
 mod scope;
 mod secret;
@@ -43,6 +44,7 @@ pub use id::{ApiTokenId, GroupId, ID_BYTES, ProductId, ServiceId, TenantId, User
 pub use member::{Member, MemberRole};
 pub use product::{Product, ProductTerms, Unit};
 pub use quota::{Quota, QuotaLimits, QuotaScope};
+pub use removal::{DoomedVault, GRACE_DAYS, RemovalReceipt, TenantStep, UserStep};
 pub use retention::{RetentionPolicy, SeriesName, StoredPolicy, UNDELETE_DAYS_DEFAULT, UNDELETE_DAYS_MAX};
 pub use scope::{Authority, Scope, ScopePart};
 pub use secret::{SecretDigest, SecretKind, TokenSecret};

@@ -1,6 +1,7 @@
 //! Deleting vaults and users for good. The decision is durable in the store first; then the accounts forget, then the
 //! store destroys keys, rows and packs. Whatever interrupts it, the next start or the next minute goes on.
 
+use crate::app::auth::server_actor;
 use crate::app::engine::on_store;
 use crate::app::{App, AppError, OperatorGrant};
 use control::{ControlError, QuotaScope, UserName};
@@ -83,7 +84,11 @@ impl App {
         }
     }
 
-    async fn carry_out_deletion(self: &Arc<Self>, vault: VaultId, name: String) -> Result<DeletedVault, AppError> {
+    pub(crate) async fn carry_out_deletion(
+        self: &Arc<Self>,
+        vault: VaultId,
+        name: String,
+    ) -> Result<DeletedVault, AppError> {
         let app = self.clone();
         // A task of its own: whoever asked may be gone before the end.
         match tokio::spawn(async move { app.delete_everywhere(vault, name).await }).await {
@@ -110,6 +115,10 @@ impl App {
             return Err(AppError::NotFound { what: "vault" });
         }
         let receipt = on_store(&self.store, move |store| store.delete_vault(&vault, &master)).await?;
+        // The proof, where the vault went because its user, customer or service did.
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let counted = Some((number(receipt.packs), number(receipt.pack_bytes), number(receipt.keyring_generation)));
+        self.control.finish_receipt(&server_actor(), &vault, counted, receipt.finished_ns).await?;
         *self.totals.lock().await = None;
         Ok(DeletedVault { name, tokens: removed.tokens.len() as u64, receipt })
     }

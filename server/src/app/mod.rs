@@ -2,6 +2,7 @@
 //! and run on the blocking threads.
 
 pub mod accounts;
+pub mod accounts_check;
 pub mod auth;
 pub mod browse;
 pub mod care;
@@ -13,6 +14,7 @@ mod housekeeping;
 mod master_key;
 pub mod members;
 pub mod quota;
+pub mod removal;
 pub mod restore;
 pub mod retention;
 pub mod services;

@@ -62,7 +62,7 @@ pub(crate) fn limit_id(scope: &QuotaScope) -> LimitId {
     LimitId::new(&scope.to_string())
 }
 
-const fn limits(of: &QuotaLimits) -> Limits {
+pub(crate) const fn limits(of: &QuotaLimits) -> Limits {
     Limits {
         physical_soft: of.physical_soft,
         physical_hard: of.physical_hard,

@@ -1,6 +1,7 @@
 //! The command line: which commands there are, and where each is carried out.
 
 mod accounts;
+mod accounts_check;
 mod care;
 mod deletion;
 mod master_key;
@@ -56,6 +57,9 @@ enum Command {
     /// What customers have bought, and what of it users were given (needs the running server).
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Whether accounts and store agree (needs the running server).
+    #[command(subcommand)]
+    Accounts(accounts_check::AccountsCommand),
     /// Make a new single-use operator link; links not yet used stop working (needs the running server).
     OperatorLink,
     /// The master key and its recovery sheet.
@@ -129,6 +133,7 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Tenant(command) => tenant::tenant(&settings, command).await,
             Command::Product(command) => service::product(&settings, command).await,
             Command::Service(command) => service::service(&settings, command).await,
+            Command::Accounts(command) => accounts_check::accounts(&settings, command).await,
             Command::OperatorLink => accounts::operator_link(&settings).await,
             Command::MasterKey(command) => master_key::master_key(&settings, command).await,
             Command::Openapi => {

@@ -3,11 +3,11 @@
 
 use crate::cli::accounts::{Output, find, print_json};
 use crate::cli::quota::{Bound, size};
-use crate::cli::tenant::{find_tenant, quoted};
+use crate::cli::tenant::{self, find_tenant, quoted};
 use crate::cli::{CommandError, table};
 use crate::config::CommonSettings;
 use crate::local::LocalServer;
-use api::members::{Member, Members};
+use api::members::Member;
 use api::services::{
     Allocation, Allocations, BuyService, OrderService, Product, ProductTerms, ProductUnit, Products, Service,
     ServiceState, Services, SetAllocation, SetLicence,
@@ -248,17 +248,7 @@ fn print_allocations(allocations: &[Allocation]) -> Result<(), CommandError> {
 /// By name or id, among the users of the service's customer.
 async fn find_user(server: &LocalServer, service: &str, named: &str) -> Result<Member, CommandError> {
     let service: Service = server.get(&format!("/services/{}", quoted(service))).await?;
-    let mut after = String::new();
-    loop {
-        let page: Members = server.get(&format!("/tenants/{}/members?limit=200{after}", service.tenant)).await?;
-        if let Some(found) = page.items.into_iter().find(|member| member.user == named || member.name == named) {
-            return Ok(found);
-        }
-        match page.next {
-            Some(next) => after = format!("&after={}", quoted(&next)),
-            None => return Err(CommandError::Refused(format!("the customer has no user {named}"))),
-        }
-    }
+    tenant::find_user(server, &service.tenant, named).await
 }
 
 async fn step(server: &LocalServer, one: One, step: &str) -> Result<(), CommandError> {

@@ -4,10 +4,13 @@ use crate::cli::accounts::{Output, find, print_json};
 use crate::cli::{CommandError, table};
 use crate::config::CommonSettings;
 use crate::local::LocalServer;
+use api::members::{Member, MemberRole, Members};
+use api::removal::UserState;
 use api::tenants::{CreateTenant, EditTenant, Tenant, TenantKind, TenantState, Tenants};
 use clap::{Args, Subcommand, ValueEnum};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum TenantCommand {
@@ -31,12 +34,52 @@ pub(crate) enum TenantCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Disconnect a tenant: no backups, no restores. Its data stays.
+    Disconnect(One),
+    /// Connect a tenant again; a deletion that was asked for is taken back.
+    Connect(One),
+    /// Delete a disconnected tenant: 30 days later everything of it is destroyed, unless it is connected before.
+    Delete {
+        /// Name or id.
+        tenant: String,
+        /// The same again.
+        #[arg(long, value_name = "TENANT")]
+        confirm: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List who belongs to a tenant.
+    Members(One),
+    /// Disable a user: no log-in, no backups, no restores.
+    DisableUser(OneUser),
+    /// Enable a disabled user again.
+    EnableUser(OneUser),
+    /// Delete a disabled user: 30 days later its vaults are destroyed, unless it is brought back before.
+    DeleteUser(OneUser),
+    /// Bring a deleted user back, disabled.
+    UndeleteUser(OneUser),
     /// Change what is known of a tenant; what is not named stays.
     #[command(after_help = "Examples:\n  \
         holdfastd tenant edit acme --title \"Acme GmbH\" --time-zone Europe/Berlin --locale de\n  \
         holdfastd tenant edit acme --legal name=\"Acme GmbH\" --legal country=DE --legal vat_id=DE123456789\n  \
         holdfastd tenant edit acme --contact email=office@acme.example")]
     Edit(Box<EditArguments>),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct One {
+    /// Name or id.
+    tenant: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OneUser {
+    /// Tenant: name or id.
+    tenant: String,
+    /// User: name or id.
+    user: String,
 }
 
 #[derive(Args, Debug)]
@@ -180,6 +223,57 @@ fn show(tenant: &Tenant, output: Output) -> Result<(), CommandError> {
     if output.json { print_json(tenant) } else { print(tenant) }
 }
 
+/// Everybody who belongs to a tenant.
+pub(crate) async fn members(server: &LocalServer, tenant: &str) -> Result<Vec<Member>, CommandError> {
+    let (mut members, mut after) = (Vec::new(), String::new());
+    loop {
+        let page: Members = server.get(&format!("/tenants/{tenant}/members?limit=200{after}")).await?;
+        members.extend(page.items);
+        match page.next {
+            Some(next) => after = format!("&after={}", quoted(&next)),
+            None => return Ok(members),
+        }
+    }
+}
+
+/// By name or id, among those who belong to a tenant.
+pub(crate) async fn find_user(server: &LocalServer, tenant: &str, named: &str) -> Result<Member, CommandError> {
+    let found = members(server, tenant).await?.into_iter().find(|member| member.user == named || member.name == named);
+    found.ok_or_else(|| CommandError::Refused(format!("the tenant has no user {named}")))
+}
+
+async fn step_user(server: &LocalServer, one: OneUser, step: Option<&str>) -> Result<(), CommandError> {
+    let tenant = find_tenant(server, &one.tenant).await?;
+    let user = find_user(server, &tenant.id, &one.user).await?;
+    let moved: UserState = match step {
+        Some(step) => server.post(&format!("/users/{}/{step}", user.user), &()).await?,
+        None => server.delete(&format!("/users/{}", user.user)).await?,
+    };
+    writeln!(io::stdout(), "User {} is {}.", user.name, moved.state)?;
+    Ok(())
+}
+
+fn print_members(members: &[Member]) -> Result<(), CommandError> {
+    let role = |role: &MemberRole| match role {
+        MemberRole::Admin => "admin",
+        MemberRole::User => "user",
+        MemberRole::Auditor => "auditor",
+    };
+    let row = |member: &Member| {
+        vec![
+            member.user.clone(),
+            member.name.clone(),
+            member.email.clone().unwrap_or("-".into()),
+            member.roles.iter().map(role).collect::<Vec<_>>().join(","),
+            if member.owner { "owner".into() } else { String::new() },
+            member.state.clone(),
+            table::time(member.last_login_ns),
+        ]
+    };
+    let head = ["USER", "NAME", "E-MAIL", "ROLES", "", "STATE", "LAST LOG-IN (UTC)"];
+    Ok(table::print(&head, &members.iter().map(row).collect::<Vec<_>>())?)
+}
+
 pub(crate) async fn tenant(settings: &CommonSettings, command: TenantCommand) -> Result<(), CommandError> {
     let server = find(settings)?;
     match command {
@@ -218,6 +312,29 @@ pub(crate) async fn tenant(settings: &CommonSettings, command: TenantCommand) ->
             let head = ["TENANT", "KIND", "NAME", "TITLE", "STATE", "CREATED (UTC)"];
             Ok(table::print(&head, &items.iter().map(row).collect::<Vec<_>>())?)
         }
+        TenantCommand::Disconnect(One { tenant, output }) => {
+            let id = find_tenant(&server, &tenant).await?.id;
+            show(&server.post(&format!("/tenants/{id}/disconnect"), &()).await?, output)
+        }
+        TenantCommand::Connect(One { tenant, output }) => {
+            let id = find_tenant(&server, &tenant).await?.id;
+            show(&server.post(&format!("/tenants/{id}/connect"), &()).await?, output)
+        }
+        TenantCommand::Delete { tenant, confirm, output } => {
+            if tenant != confirm {
+                return Err(CommandError::Refused(format!("--confirm must repeat {tenant}")));
+            }
+            let id = find_tenant(&server, &tenant).await?.id;
+            show(&server.delete(&format!("/tenants/{id}")).await?, output)
+        }
+        TenantCommand::Members(One { tenant, output }) => {
+            let items = members(&server, &find_tenant(&server, &tenant).await?.id).await?;
+            if output.json { print_json(&Members { items, next: None }) } else { print_members(&items) }
+        }
+        TenantCommand::DisableUser(one) => step_user(&server, one, Some("disable")).await,
+        TenantCommand::EnableUser(one) => step_user(&server, one, Some("enable")).await,
+        TenantCommand::DeleteUser(one) => step_user(&server, one, None).await,
+        TenantCommand::UndeleteUser(one) => step_user(&server, one, Some("undelete")).await,
         TenantCommand::Show { tenant, output } => show(&find_tenant(&server, &tenant).await?, output),
         TenantCommand::Edit(arguments) => {
             let EditArguments { tenant, title, locale, time_zone, legal, contact, output } = *arguments;

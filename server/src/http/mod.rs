@@ -16,6 +16,7 @@ mod page;
 mod problem;
 mod quota;
 mod range;
+mod removal;
 mod restores;
 mod retention;
 mod services;
@@ -109,7 +110,16 @@ fn api_routes() -> OpenApiRouter<HttpState> {
 fn tenant_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(tenants::list, tenants::create))
-        .routes(routes!(tenants::show, tenants::edit))
+        .routes(routes!(tenants::show, tenants::edit, removal::delete_tenant))
+        .routes(routes!(removal::disconnect))
+        .routes(routes!(removal::connect))
+        .routes(routes!(removal::delete_user))
+        .routes(routes!(removal::disable_user))
+        .routes(routes!(removal::enable_user))
+        .routes(routes!(removal::undelete_user))
+        .routes(routes!(removal::receipts))
+        .routes(routes!(removal::check))
+        .routes(routes!(removal::repair))
         .routes(routes!(tenants::support_access))
         .routes(routes!(members::list))
         .routes(routes!(members::set_roles, members::remove))

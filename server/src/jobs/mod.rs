@@ -2,6 +2,7 @@
 //! task that works in small steps, pauses for uploads, tells metrics what it does, and ends when the server stops.
 
 mod audit;
+mod business;
 mod housekeeping;
 mod retention;
 mod scrub;
@@ -52,6 +53,7 @@ impl Jobs {
         Jobs {
             tasks: vec![
                 tokio::spawn(audit::run(worker.clone())),
+                tokio::spawn(business::run(worker.clone())),
                 tokio::spawn(housekeeping::run(worker.clone())),
                 tokio::spawn(retention::run(worker.clone())),
                 tokio::spawn(scrub::run(worker)),
