@@ -4,87 +4,12 @@
 use crate::bed::{Files, VAULT, begin, chunk, download, files, master, settings, tree, upload};
 use crate::care::{frame_of, rot};
 use crate::collect::{now_ns, run_dry};
+use crate::hooked::{Call, Hooked, is_pack};
 use repo_format::id::ObjectId;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use store::world::{Space, SystemVfs, Vfs, VfsFile, World};
+use store::world::World;
 use store::{CommitInput, Store, StoreSettings};
-
-type Hook = Box<dyn FnOnce(&Path) + Send>;
-
-/// Runs a hook once: just before the first sync of a pack created since it was set, or the first read of any pack.
-#[derive(Clone, Default)]
-struct Hooked {
-    on_sync: Arc<Mutex<Option<Hook>>>,
-    on_read: Arc<Mutex<Option<Hook>>>,
-}
-
-struct HookedFile {
-    vfs: Hooked,
-    path: PathBuf,
-    armed: bool,
-    file: Arc<dyn VfsFile>,
-}
-
-impl VfsFile for HookedFile {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, bytes)
-    }
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let hook = self.vfs.on_read.lock().unwrap().take();
-        if let Some(hook) = hook {
-            hook(&self.path);
-        }
-        self.file.read_at(offset, out)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        let hook = if self.armed { self.vfs.on_sync.lock().unwrap().take() } else { None };
-        if let Some(hook) = hook {
-            hook(&self.path);
-        }
-        self.file.sync_data()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len)
-    }
-}
-
-impl Vfs for Hooked {
-    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let armed = path.extension().is_some_and(|end| end == "pack") && self.on_sync.lock().unwrap().is_some();
-        let file = SystemVfs.create_new(path)?;
-        Ok(Arc::new(HookedFile { vfs: self.clone(), path: path.to_owned(), armed, file }))
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let file = SystemVfs.open(path)?;
-        Ok(Arc::new(HookedFile { vfs: self.clone(), path: path.to_owned(), armed: false, file }))
-    }
-    fn open_write(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        SystemVfs.open_write(path)
-    }
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        SystemVfs.sync_dir(directory)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        SystemVfs.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        SystemVfs.remove_file(path)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        SystemVfs.create_dir_all(path)
-    }
-    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        SystemVfs.list(directory)
-    }
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        SystemVfs.space(path)
-    }
-}
 
 /// An object heals while its old frame is being copied: its row stays where it was healed to, and the copy is dead from
 /// the start.
@@ -105,9 +30,9 @@ fn a_row_that_has_changed_meanwhile_is_not_pointed_at_the_copy() {
     store.purge_snapshots(&VAULT, &[all.snapshot]).unwrap();
 
     let healed: Arc<Mutex<Option<(ObjectId, PathBuf)>>> = Arc::default();
-    let hook: Hook = Box::new({
-        let (store, healed, kept) = (store.clone(), healed.clone(), kept.clone());
-        move |copies| {
+    let hook = {
+        let (store, healed, kept, old) = (store.clone(), healed.clone(), kept.clone(), old.clone());
+        move |copies: &Path| {
             let keys = store.id_keys(&VAULT).unwrap();
             let (id, bytes) = kept
                 .values()
@@ -124,9 +49,10 @@ fn a_row_that_has_changed_meanwhile_is_not_pointed_at_the_copy() {
             store.flush(&VAULT, &session, received.incarnation).unwrap();
             store.abort_upload(&VAULT, &session).unwrap();
             *healed.lock().unwrap() = Some((object, copies.to_owned()));
+            Ok(())
         }
-    });
-    *vfs.on_sync.lock().unwrap() = Some(hook);
+    };
+    vfs.before(move |call, path| call == Call::Sync && is_pack(path) && !old.iter().any(|old| old == path), hook);
     let done = run_dry(&store, now_ns());
     assert!(done.copied_frames > 0, "{done:?}");
     let (object, copies) = healed.lock().unwrap().take().unwrap();
@@ -159,13 +85,14 @@ fn what_an_upload_has_been_promised_since_the_reaper_read_it_stays() {
             move || store.commit(&VAULT, &session, &CommitInput { root, summary_json: Vec::new() }).unwrap()
         };
         let ran = Arc::new(Mutex::new(None));
-        *vfs.on_read.lock().unwrap() = Some(Box::new({
+        vfs.before(|call, path| call == Call::Read && is_pack(path), {
             let (store, tree, commit, ran) = (store.clone(), tree.clone(), commit.clone(), ran.clone());
             move |_| {
                 store.put_nodes(&VAULT, &session, &tree.nodes).unwrap();
                 *ran.lock().unwrap() = Some(commits.then(commit));
+                Ok(())
             }
-        }));
+        });
         assert_eq!(run_dry(&store, now_ns()).reaped_objects, 0, "committed: {commits}");
         let snapshot = ran.lock().unwrap().take().unwrap().unwrap_or_else(commit);
         assert_eq!(run_dry(&store, now_ns()).reaped_objects, 0);

@@ -15,7 +15,9 @@
 //! | `flips` | bit flips and truncations everywhere |
 //! | `history` | random histories against a model |
 //! | `races` | many uploads at once into one vault |
+//! | `hooked` | a file system that lets a test act between two calls of the engine |
 //! | `quota` | what limits refuse, reserve and give back |
+//! | `rules` | the binding rules of durability, each broken by hand once: these tests noticed |
 //! | `states` | what happens to a snapshot after its commit |
 //! | `year` | what compaction costs, and leaves, day by day |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
@@ -30,9 +32,11 @@ mod failure;
 mod faults;
 mod flips;
 mod history;
+mod hooked;
 mod quota;
 mod races;
 mod recovery;
+mod rules;
 mod states;
 mod upload;
 mod year;
