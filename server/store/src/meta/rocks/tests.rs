@@ -183,7 +183,7 @@ fn batches_behind_a_block_that_lost_its_end_are_not_read() {
     // No whole batch begins behind these, or RocksDB ends there as well.
     let torn_behind = (128 << 10) + 512..129 << 10;
     assert_eq!(without(&[rest_of_block, torn_behind]).unwrap(), 101);
-    assert_eq!(without(&[(100 << 10) + 512..128 << 10]).unwrap(), 100);
-    assert_eq!(without(&[101 << 10..older.len()]).unwrap(), 101);
+    assert_eq!(without(std::slice::from_ref(&((100 << 10) + 512..128 << 10))).unwrap(), 100);
+    assert_eq!(without(std::slice::from_ref(&(101 << 10..older.len()))).unwrap(), 101);
     assert_eq!(without(&[]).unwrap(), left.batches);
 }
