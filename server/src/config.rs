@@ -129,6 +129,33 @@ pub struct ServeArguments {
     /// began from is collected.
     #[arg(long, env = "HOLDFAST_SESSION_IDLE_SECONDS", value_name = "SECONDS")]
     pub session_idle_seconds: Option<u64>,
+    /// The mail server.
+    #[command(flatten)]
+    pub mail: MailArguments,
+}
+
+/// Arguments about the mail server.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MailArguments {
+    /// Mail server as HOST:PORT; port 465 speaks TLS at once, every other one STARTTLS unless told otherwise [default:
+    /// none, and mails wait].
+    #[arg(long, env = "HOLDFAST_SMTP_SERVER", value_name = "HOST:PORT")]
+    pub smtp_server: Option<String>,
+    /// How the connection to the mail server is kept private.
+    #[arg(long, env = "HOLDFAST_SMTP_SECURITY", value_name = "KIND")]
+    pub smtp_security: Option<MailSecurity>,
+    /// Who logs in at the mail server.
+    #[arg(long, env = "HOLDFAST_SMTP_USER", value_name = "NAME")]
+    pub smtp_user: Option<String>,
+    /// File that holds the password for the mail server.
+    #[arg(long, env = "HOLDFAST_SMTP_PASSWORD_FILE", value_name = "FILE")]
+    pub smtp_password_file: Option<PathBuf>,
+    /// Certificate (PEM) of the mail server or its authority, trusted beside those of the system.
+    #[arg(long, env = "HOLDFAST_SMTP_CERTIFICATE", value_name = "FILE")]
+    pub smtp_certificate: Option<PathBuf>,
+    /// Sender of mails, such as `Holdfast <backup@example.org>`.
+    #[arg(long, env = "HOLDFAST_MAIL_FROM", value_name = "ADDRESS")]
+    pub mail_from: Option<String>,
 }
 
 /// The file; names as the long arguments with underscores.
@@ -154,6 +181,12 @@ struct FileSettings {
     scrub_bytes_per_second: Option<u64>,
     drain_seconds: Option<u64>,
     session_idle_seconds: Option<u64>,
+    smtp_server: Option<String>,
+    smtp_security: Option<MailSecurity>,
+    smtp_user: Option<String>,
+    smtp_password_file: Option<PathBuf>,
+    smtp_certificate: Option<PathBuf>,
+    mail_from: Option<String>,
 }
 
 /// Where the master key comes from.
@@ -165,6 +198,37 @@ pub enum MasterKeySource {
     Environment(Zeroizing<String>),
     /// The output of a command.
     Command(String),
+}
+
+/// How the connection to the mail server is kept private.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MailSecurity {
+    /// TLS from the first byte.
+    Tls,
+    /// TLS after asking for it; without it nothing is sent.
+    Starttls,
+    /// None: for a mail server on the same machine.
+    None,
+}
+
+/// The operator's mail server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailSettings {
+    /// Its name, as in its certificate.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is kept private.
+    pub security: MailSecurity,
+    /// Who logs in there; `None`: nobody.
+    pub user: Option<String>,
+    /// With which password.
+    pub password_file: Option<PathBuf>,
+    /// A certificate (PEM) to trust beside those of the system.
+    pub certificate: Option<PathBuf>,
+    /// Sender, such as `Holdfast <backup@example.org>`.
+    pub from: String,
 }
 
 /// Where the certificate comes from.
@@ -219,6 +283,8 @@ pub struct Settings {
     pub drain: Duration,
     /// After which silence uploads and restores are over; `None` = the store's default.
     pub session_idle: Option<Duration>,
+    /// The mail server; `None`: mails wait.
+    pub mail: Option<MailSettings>,
 }
 
 impl Settings {
@@ -276,6 +342,47 @@ impl CommonSettings {
     }
 }
 
+/// The mail server, checked; `None` when none is named.
+fn mail_settings(arguments: MailArguments) -> Result<Option<MailSettings>, ConfigError> {
+    let MailArguments { smtp_server, smtp_security, smtp_user, smtp_password_file, smtp_certificate, mail_from } =
+        arguments;
+    let Some(server) = smtp_server else {
+        return match mail_from {
+            None => Ok(None),
+            Some(_) => Err(ConfigError::Value { setting: "mail_from", rule: "goes with `smtp_server`" }),
+        };
+    };
+    let wrong = ConfigError::Value { setting: "smtp_server", rule: "must be HOST:PORT" };
+    let (host, port) = match server.rsplit_once(':') {
+        Some((host, port)) => (host.trim_start_matches('[').trim_end_matches(']'), port.parse::<u16>().ok()),
+        None => ("", None),
+    };
+    let (Some(port), false) = (port, host.is_empty()) else { return Err(wrong) };
+    let security = smtp_security.unwrap_or(if port == 465 { MailSecurity::Tls } else { MailSecurity::Starttls });
+    if security == MailSecurity::None && smtp_user.is_some() && !is_this_machine(host) {
+        return Err(ConfigError::Value {
+            setting: "smtp_security",
+            rule: "`none` with a password is for a mail server on the same machine only",
+        });
+    }
+    let Some(from) = mail_from else {
+        return Err(ConfigError::Value { setting: "mail_from", rule: "must be set with `smtp_server`" });
+    };
+    Ok(Some(MailSettings {
+        host: host.to_owned(),
+        port,
+        security,
+        user: smtp_user,
+        password_file: smtp_password_file,
+        certificate: smtp_certificate,
+        from,
+    }))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 impl Settings {
     /// For `serve`.
     pub fn new(common: CommonArguments, serve: ServeArguments) -> Result<Self, ConfigError> {
@@ -299,7 +406,21 @@ impl Settings {
             scrub_bytes_per_second,
             drain_seconds,
             session_idle_seconds,
+            smtp_server,
+            smtp_security,
+            smtp_user,
+            smtp_password_file,
+            smtp_certificate,
+            mail_from,
         } = file;
+        let mail = mail_settings(MailArguments {
+            smtp_server: serve.mail.smtp_server.or(smtp_server),
+            smtp_security: serve.mail.smtp_security.or(smtp_security),
+            smtp_user: serve.mail.smtp_user.or(smtp_user),
+            smtp_password_file: serve.mail.smtp_password_file.or(smtp_password_file),
+            smtp_certificate: serve.mail.smtp_certificate.or(smtp_certificate),
+            mail_from: serve.mail.mail_from.or(mail_from),
+        })?;
         let common = common_settings(common, data, index_dir, master_key_file, master_key_command, log_format, log);
         let certificate = match (serve.certificate.or(certificate), serve.private_key.or(private_key)) {
             (None, None) => CertificateSource::SelfSigned,
@@ -352,6 +473,7 @@ impl Settings {
             jobs,
             drain: drain_seconds.map_or(DEFAULT_DRAIN, Duration::from_secs),
             session_idle: session_idle_seconds.map(Duration::from_secs),
+            mail,
         })
     }
 }
@@ -389,5 +511,29 @@ mod tests {
         assert!(url.contains("public_url"), "{url}");
         let idle = with_file("session_idle_seconds = 0", ServeArguments::default()).err().unwrap().to_string();
         assert!(idle.contains("session_idle_seconds"), "{idle}");
+        for (text, setting) in [
+            ("smtp_server = \"mail.example.org\"", "smtp_server"),
+            ("smtp_server = \"mail.example.org:25\"", "mail_from"),
+            ("mail_from = \"a@example.org\"", "mail_from"),
+            (
+                "smtp_server = \"mail.example.org:25\"\nmail_from = \"a@example.org\"\nsmtp_user = \"a\"\n\
+                 smtp_security = \"none\"",
+                "smtp_security",
+            ),
+        ] {
+            let error = with_file(text, ServeArguments::default()).err().unwrap().to_string();
+            assert!(error.contains(&format!("`{setting}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mail_server_speaks_tls_unless_told_otherwise() {
+        let settings = |port: u16| {
+            let text = format!("smtp_server = \"[::1]:{port}\"\nmail_from = \"Holdfast <a@example.org>\"\n");
+            with_file(&text, ServeArguments::default()).unwrap().mail.unwrap()
+        };
+        assert_eq!((settings(465).security, settings(587).security), (MailSecurity::Tls, MailSecurity::Starttls));
+        assert_eq!((settings(25).host.as_str(), settings(25).port), ("::1", 25));
+        assert!(with_file("", ServeArguments::default()).unwrap().mail.is_none());
     }
 }

@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod limits;
 pub mod listener;
 pub mod local;
+pub mod mailer;
 pub mod master_key;
 pub mod metrics;
 pub mod recovery_sheet;

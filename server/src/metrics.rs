@@ -48,6 +48,8 @@ pub struct Metrics {
     scrubbed_bytes: IntCounter,
     scrub_damage: IntCounter,
     audit_differences: IntCounterVec,
+    mails: IntGaugeVec,
+    mail_tries: IntCounterVec,
 }
 
 /// What the vaults hold together, for the gauges.
@@ -180,6 +182,16 @@ impl Metrics {
                 "holdfast_audit_differences_total",
                 "Differences that audits found: too_low, too_high, missing, miscounted",
                 &["what"],
+            )?,
+            mails: gauges(
+                "holdfast_mails",
+                "Mails in the outbox by state: queued, sent, failed, cancelled",
+                &["state"],
+            )?,
+            mail_tries: counters(
+                "holdfast_mail_tries_total",
+                "Mails handed to the mail server, by what came of it: sent, refused, delayed",
+                &["result"],
             )?,
             scrub_damage: counter("holdfast_scrub_damage_total", "Objects and packs the scrub found damaged")?,
             registry,
@@ -326,6 +338,18 @@ impl Metrics {
             ("miscounted", report.miscounted),
         ] {
             self.audit_differences.with_label_values(&[what]).inc_by(count);
+        }
+    }
+
+    /// A mail was handed to the mail server: `sent`, `refused` or `delayed`.
+    pub fn mail(&self, result: &'static str) {
+        self.mail_tries.with_label_values(&[result]).inc();
+    }
+
+    /// Sets the gauges of the outbox.
+    pub fn set_mails(&self, counts: &std::collections::BTreeMap<&'static str, i64>) {
+        for (state, count) in counts {
+            self.mails.with_label_values(&[state]).set(*count);
         }
     }
 

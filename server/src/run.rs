@@ -10,6 +10,7 @@ use crate::data_folder::{DataFolder, DataFolderError, DataFolderLock, write_priv
 use crate::http::{HttpState, metrics_router, router};
 use crate::jobs::Jobs;
 use crate::listener::{self, Door};
+use crate::mailer::{Mailer, MailerError};
 use crate::master_key::{self, MasterKeyError};
 use crate::metrics::Metrics;
 use crate::recovery_sheet::recovery_sheet;
@@ -47,6 +48,9 @@ pub enum RunError {
     /// Certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// Mail server.
+    #[error(transparent)]
+    Mailer(#[from] MailerError),
     /// Accounts.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -229,6 +233,10 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     let certificate = Certificate::load_or_create(&settings.certificate, &folder, certificate_names(&settings))?;
     let control = Control::open(&folder.accounts()).await?;
     let clock = clock::from_environment();
+    let mailer = settings.mail.as_ref().map(Mailer::new).transpose()?;
+    if mailer.is_none() {
+        tracing::info!("no mail server is set (smtp_server): mails wait in the outbox");
+    }
 
     let every = [Settings::EVERY_ADDRESS];
     let door = bind(if settings.listen.is_empty() { &every } else { &settings.listen })?;
@@ -301,7 +309,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     tracing::info!(address = %door.address, "serving");
 
     let (stop_jobs, jobs_stopped) = watch::channel(false);
-    let jobs = Jobs::start(app.clone(), jobs_metrics, settings.jobs, jobs_stopped);
+    let jobs = Jobs::start(app.clone(), jobs_metrics, settings.jobs, mailer, jobs_stopped);
 
     let lost = tokio::select! {
         () = signals.next() => None,

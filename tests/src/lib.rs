@@ -13,5 +13,6 @@ pub mod manifest;
 pub mod oddity;
 pub mod postgres;
 pub mod process;
+pub mod receivers;
 pub mod seed;
 pub mod trees;

@@ -9,6 +9,8 @@ pub mod care;
 pub mod deletion;
 pub mod members;
 pub mod objects;
+pub mod outbox;
+pub mod page;
 pub mod problem;
 pub mod quota;
 pub mod removal;

@@ -26,6 +26,12 @@ macro_rules! ids {
                 $name(bytes)
             }
 
+            /// The first of its random bytes, to spread what happens at the same time.
+            #[allow(dead_code, reason = "not every kind of thing is spread")]
+            pub(crate) const fn first_byte(&self) -> u8 {
+                self.0[0]
+            }
+
             /// From a column, which only ever holds what this build wrote.
             pub fn stored(text: &str) -> Result<Self, ControlError> {
                 text.parse().map_err(|_| ControlError::Corrupt { what: $what })
@@ -68,6 +74,14 @@ ServiceId, "service id";
 ProductId, "product id";
     /// Names a token of the API that belongs to a person.
     ApiTokenId, "API token id";
+    /// Names a mail in the outbox.
+    MailId, "mail id";
+    /// Names a webhook.
+    WebhookId, "webhook id";
+    /// Names something sent to a webhook.
+    DeliveryId, "delivery id";
+    /// Names a notice.
+    NoticeId, "notice id";
 }
 
 impl TenantId {

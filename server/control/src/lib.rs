@@ -17,8 +17,10 @@ mod group;
 mod holding;
 mod id;
 mod licence_quota;
+mod mail;
 mod master_key;
 mod member;
+mod notice;
 mod product;
 mod quota;
 mod removal;
@@ -29,6 +31,7 @@ mod service;
 mod tenant;
 mod tenant_data;
 mod token;
+mod webhook;
 
 pub use account::{Customer, DEFAULT_CUSTOMER, User, UserName, Vault};
 pub use allocation::{Allocation, AllocationFigures, AllocationRefusal, NewAllocation, Share};
@@ -40,8 +43,12 @@ pub use error::ControlError;
 pub use gate::Gate;
 pub use group::{Group, GroupTerms};
 pub use holding::{Holding, Location, Place, Role};
-pub use id::{ApiTokenId, GroupId, ID_BYTES, ProductId, ServiceId, TenantId, UserId};
+pub use id::{
+    ApiTokenId, DeliveryId, GroupId, ID_BYTES, MailId, NoticeId, ProductId, ServiceId, TenantId, UserId, WebhookId,
+};
+pub use mail::{LOCALES, MailState, MailTemplate, NewMail, OutboxMail, OutgoingMail, RenderedMail};
 pub use member::{Member, MemberRole};
+pub use notice::{Notice, NoticesChanged, QuotaUse, SpaceKind};
 pub use product::{Product, ProductTerms, Unit};
 pub use quota::{Quota, QuotaLimits, QuotaScope};
 pub use removal::{DoomedVault, GRACE_DAYS, RemovalReceipt, TenantStep, UserStep};
@@ -52,3 +59,4 @@ pub use service::{Licence, LicenceChange, NewService, RENEWAL_OPENS_DAYS, Servic
 pub use tenant::{NewTenant, TENANT_DEPTH_MAX, Tenant, TenantKind, TenantState};
 pub use tenant_data::{CONTACT_FIELDS, LEGAL_FIELDS, TenantChange};
 pub use token::{FreshToken, Rights, Token, TokenId, TokenScope, TokenState};
+pub use webhook::{Delivery, DeliveryState, EventKind, NewWebhook, OutgoingDelivery, Webhook, WebhookChange};

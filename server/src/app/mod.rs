@@ -13,6 +13,7 @@ pub mod gate;
 mod housekeeping;
 mod master_key;
 pub mod members;
+pub mod outbox;
 pub mod quota;
 pub mod removal;
 pub mod restore;
@@ -111,6 +112,11 @@ impl App {
         };
         app.push_quotas().await?;
         Ok(app)
+    }
+
+    /// The server's time, nanoseconds since 1970.
+    pub(crate) fn now_ns(&self) -> i64 {
+        self.clock.now_ns()
     }
 
     /// From now on no upload begins and readiness is off.

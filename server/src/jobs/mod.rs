@@ -4,10 +4,12 @@
 mod audit;
 mod business;
 mod housekeeping;
+mod mail;
 mod retention;
 mod scrub;
 
 use crate::app::App;
+use crate::mailer::Mailer;
 use crate::metrics::Metrics;
 use repo_format::id::VaultId;
 use std::collections::HashMap;
@@ -48,13 +50,20 @@ struct Worker {
 
 impl Jobs {
     /// Starts all of them; they end after `stopped` has become true.
-    pub fn start(app: Arc<App>, metrics: Metrics, settings: JobSettings, stopped: watch::Receiver<bool>) -> Self {
+    pub fn start(
+        app: Arc<App>,
+        metrics: Metrics,
+        settings: JobSettings,
+        mailer: Option<Mailer>,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
         let worker = Worker { app, metrics, settings, stopped };
         Jobs {
             tasks: vec![
                 tokio::spawn(audit::run(worker.clone())),
                 tokio::spawn(business::run(worker.clone())),
                 tokio::spawn(housekeeping::run(worker.clone())),
+                tokio::spawn(mail::run(worker.clone(), mailer)),
                 tokio::spawn(retention::run(worker.clone())),
                 tokio::spawn(scrub::run(worker)),
             ],

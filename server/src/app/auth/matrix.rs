@@ -114,6 +114,7 @@ verbs! {
     SUPPORT_ACCESS_SWITCH = "support_access.switch";
     AUDIT_VIEW = "audit.view";
     OUTBOX_VIEW = "outbox.view";
+    OUTBOX_EDIT = "outbox.edit";
     STORAGE_ADMIN = "storage.admin";
     SELF_VIEW = "self.view";
     SELF_EDIT = "self.edit";
