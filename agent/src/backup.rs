@@ -23,6 +23,7 @@ use crate::pipeline::rebundle::{BundlePlan, BundleUse};
 use crate::pipeline::upload::{self, UploadThreads};
 use crate::pipeline::walk::{BaseView, Link, is_damage, is_sound};
 use crate::pipeline::{Run, now, run_scan};
+use crate::program::Program;
 use crate::report::{Report, human_bytes};
 use crate::stop::Stop;
 use api::browse::Snapshot;
@@ -36,7 +37,6 @@ use repo_format::pathmap::Cursor;
 use serde::Serialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Instant;
 use stream::OpenInput;
@@ -57,21 +57,39 @@ pub enum Source {
         /// What to leave out.
         options: Box<ScanOptions>,
     },
-    /// Bytes that come once.
-    Stream {
-        /// Name of the file they become.
-        name: String,
-        /// Where they come from.
-        input: StreamInput,
+    /// Files whose bytes come once, each with a name of its own.
+    Streams {
+        /// The series unless another is named.
+        series: String,
+        /// The files.
+        streams: Vec<Stream>,
+        /// What is missing from them, as warnings of the run.
+        warnings: Vec<String>,
     },
+}
+
+impl Source {
+    /// One stream, which gives the series its name.
+    pub fn stream(name: &str, input: StreamInput) -> Self {
+        let streams = vec![Stream { name: name.to_owned(), input }];
+        Source::Streams { series: name.to_owned(), streams, warnings: Vec::new() }
+    }
+}
+
+/// A file whose bytes come once.
+pub struct Stream {
+    /// Its name in the snapshot.
+    pub name: String,
+    /// Where the bytes come from.
+    pub input: StreamInput,
 }
 
 /// Where a stream comes from.
 pub enum StreamInput {
     /// Anything readable.
     Reader(Box<dyn Read + Send>),
-    /// The standard output of a command, which must end well.
-    Command(Child),
+    /// The standard output of a program, which is started when its turn comes and must end well.
+    Command(Box<Program>),
 }
 
 /// How one backup is made.
@@ -130,7 +148,9 @@ pub fn backup(
         Source::Paths { roots, .. } => {
             (roots.iter().map(|root| root.to_string_lossy().into_owned()).collect(), series_of_paths(roots))
         }
-        Source::Stream { name, .. } => (vec![name.clone()], name.clone()),
+        Source::Streams { series, streams, .. } => {
+            (streams.iter().map(|stream| stream.name.clone()).collect(), series.clone())
+        }
     };
     let series = options.name.clone().unwrap_or(default_series);
     let snapshots = connection.readable_snapshots()?;
@@ -262,7 +282,7 @@ impl Attempt<'_> {
     ) -> Result<Made, AgentError> {
         let (root, cache) = match source {
             Source::Paths { roots, options } => self.scan(&roots, *options)?,
-            Source::Stream { name, input } => (self.stream(&name, input)?, None),
+            Source::Streams { streams, warnings, .. } => (self.streams(streams, &warnings)?, None),
         };
         let (snapshot, notices) = threads.finish(|| {
             self.tell_damage();
@@ -345,9 +365,30 @@ impl Attempt<'_> {
         }
     }
 
-    fn stream(&self, name: &str, input: StreamInput) -> Result<NodeId, AgentError> {
-        let key = PathKey::new(std::iter::empty(), name.as_bytes())
-            .map_err(|_| AgentError::Usage(format!("{name:?} cannot be the name of a file")))?;
+    fn streams(&self, streams: Vec<Stream>, warnings: &[String]) -> Result<NodeId, AgentError> {
+        for warning in warnings {
+            self.run.report.warning(b"", warning);
+            add(&self.run.counters.warnings, 1);
+        }
+        let mut keyed = Vec::with_capacity(streams.len());
+        for stream in streams {
+            let key = PathKey::new(std::iter::empty(), stream.name.as_bytes())
+                .map_err(|_| AgentError::Usage(format!("{:?} cannot be the name of a file", stream.name)))?;
+            keyed.push((key, stream));
+        }
+        keyed.sort_by(|one, other| one.0.cmp(&other.0));
+        if !keyed.is_sorted_by(|one, other| one.0 < other.0) {
+            return Err(AgentError::Usage("two streams have the same name".into()));
+        }
+        let mut assembler = Assembler::new(self.run, None, None)?;
+        for (key, stream) in keyed {
+            let entry = Box::new(self.stream(&stream.name, stream.input)?);
+            assembler.take(Outcome { key, entry, body: Body::Ready, record: None, link: Link::None })?;
+        }
+        Ok(assembler.finish()?.0)
+    }
+
+    fn stream(&self, name: &str, input: StreamInput) -> Result<Entry, AgentError> {
         let mut input = OpenInput::new(input)?;
         add(&self.run.counters.files_opened, 1);
         let mut content = ContentWriter::new(self.run, self.run.profile)?;
@@ -356,14 +397,16 @@ impl Attempt<'_> {
             StoreError::Read(ReadError::Io(error)) => AgentError::file(name, error),
             StoreError::Read(ReadError::Vanished) => AgentError::file(name, std::io::ErrorKind::NotFound.into()),
         })?;
-        input.finish()?;
+        for line in input.finish()? {
+            self.run.report.remark(name.as_bytes(), &line);
+        }
         let kind = EntryKind::File {
             size: stored.size,
             content: stored.content,
             hash: stored.hash,
             profile: self.run.profile,
         };
-        let entry = Entry {
+        Ok(Entry {
             kind,
             mode: 0o600,
             uid: rustix::process::getuid().as_raw(),
@@ -373,10 +416,7 @@ impl Attempt<'_> {
             mtime: self.started,
             xattrs: Vec::new(),
             link_group: None,
-        };
-        let mut assembler = Assembler::new(self.run, None, None)?;
-        assembler.take(Outcome { key, entry: Box::new(entry), body: Body::Ready, record: None, link: Link::None })?;
-        Ok(assembler.finish()?.0)
+        })
     }
 }
 

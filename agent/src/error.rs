@@ -64,6 +64,12 @@ pub enum AgentError {
     /// A command whose output was to be backed up failed: nothing was committed.
     #[error("the command failed ({0}); nothing was committed")]
     CommandFailed(String),
+    /// A command before the backup failed: it did not begin.
+    #[error("a command before the backup failed ({0}); nothing was backed up")]
+    CommandBefore(String),
+    /// A command after the backup failed: the backup itself is complete.
+    #[error("a command after the backup failed ({0}); the backup itself is complete")]
+    CommandAfter(String),
     /// Another part of the same run failed first, or the person stopped it.
     #[error("stopped")]
     Stopped,

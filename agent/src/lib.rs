@@ -1,6 +1,7 @@
 //! The agent as a library: everything the `holdfast` command does. Modules in reading order:
 #![deny(unsafe_code)]
 
+pub mod around;
 pub mod backup;
 pub mod browse;
 pub mod budget;
@@ -10,11 +11,13 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod databases;
 pub mod error;
 pub mod forget;
 pub mod fs;
 pub mod nodes;
 pub mod pipeline;
+pub mod program;
 pub mod report;
 pub mod restore;
 pub mod snapshots;

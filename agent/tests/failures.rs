@@ -24,7 +24,7 @@ fn stream(connection: &Connection, content: &[u8]) -> Result<BackupResult, Agent
     let options =
         BackupOptions { computer: "here".into(), name: None, tags: Vec::new(), profile: Profile::Fine, workers: 2 };
     let input = StreamInput::Reader(Box::new(std::io::Cursor::new(content.to_vec())));
-    let source = Source::Stream { name: "dump".into(), input };
+    let source = Source::stream("dump", input);
     backup(connection, source, &options, &Said::default().report())
 }
 

@@ -11,6 +11,7 @@ use agent::check::check;
 use agent::connection::Connection;
 use agent::error::AgentError;
 use agent::fs::{RestoreOptions, ScanOptions};
+use agent::program::Program;
 use agent::restore::{RestoreRequest, RestoreResult, restore};
 use agent::snapshots::Filter;
 use repo_format::entry::Profile;
@@ -265,7 +266,7 @@ fn a_stream_is_cut_finely_and_deduplicates() {
     let options = BackupOptions { profile: Profile::Fine, ..Scene::options() };
     let stream = |content: &[u8]| {
         let input = StreamInput::Reader(Box::new(std::io::Cursor::new(content.to_vec())));
-        let source = Source::Stream { name: "dump.sql".into(), input };
+        let source = Source::stream("dump.sql", input);
         backup(&scene.connection, source, &options, &scene.said.report()).unwrap()
     };
     let first = stream(&content);
@@ -284,8 +285,8 @@ fn a_failing_command_commits_nothing() {
     let scene = Scene::new();
     let run = |script: &str| {
         let mut command = std::process::Command::new("sh");
-        let child = command.args(["-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let source = Source::Stream { name: "x".into(), input: StreamInput::Command(child) };
+        command.args(["-c", script]);
+        let source = Source::stream("x", StreamInput::Command(Box::new(Program::new(command))));
         backup(&scene.connection, source, &Scene::options(), &scene.said.report())
     };
     let error = run("echo half; exit 9").unwrap_err();

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod directory;
 pub mod harness;
 pub mod manifest;
+pub mod mariadb;
 pub mod oddity;
 pub mod postgres;
 pub mod process;

@@ -85,6 +85,14 @@ impl Cluster {
         command
     }
 
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+
     /// Statements that must succeed.
     pub fn run(&self, sql: &str) {
         assert!(self.client("psql").args(["-qc", sql]).status().unwrap().success(), "{sql}");
@@ -93,10 +101,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
+        self.kill();
     }
 }
 

@@ -1,25 +1,22 @@
-//! Streams as they are read: standard input, or the output of a command.
+//! Streams as they are read: anything readable, or the output of a program.
 
 use super::StreamInput;
 use crate::error::AgentError;
 use crate::fs::{Piece, ReadError};
+use crate::program::Running;
 use std::io::Read;
-use std::process::{Child, ChildStdout};
 
-/// A stream being read; a command that is not waited for is killed.
+/// A stream being read.
 pub(super) enum OpenInput {
     Reader(Box<dyn Read + Send>),
-    Command { child: Child, output: ChildStdout, ended: bool },
+    Program(Box<Running>),
 }
 
 impl OpenInput {
     pub(super) fn new(input: StreamInput) -> Result<Self, AgentError> {
         match input {
             StreamInput::Reader(reader) => Ok(OpenInput::Reader(reader)),
-            StreamInput::Command(mut child) => match child.stdout.take() {
-                Some(output) => Ok(OpenInput::Command { child, output, ended: false }),
-                None => Err(AgentError::CommandFailed("its output is not connected".into())),
-            },
+            StreamInput::Command(program) => Ok(OpenInput::Program(Box::new(program.start()?))),
         }
     }
 
@@ -27,7 +24,7 @@ impl OpenInput {
         loop {
             let read = match self {
                 OpenInput::Reader(reader) => reader.read(buffer),
-                OpenInput::Command { output, .. } => output.read(buffer),
+                OpenInput::Program(running) => running.read(buffer),
             };
             match read {
                 Ok(0) => return Ok(Piece::End),
@@ -38,20 +35,11 @@ impl OpenInput {
         }
     }
 
-    /// The stream has ended; a command must have succeeded.
-    pub(super) fn finish(mut self) -> Result<(), AgentError> {
-        let OpenInput::Command { child, ended, .. } = &mut self else { return Ok(()) };
-        let status = child.wait().map_err(|error| AgentError::CommandFailed(error.to_string()))?;
-        *ended = true;
-        if status.success() { Ok(()) } else { Err(AgentError::CommandFailed(status.to_string())) }
-    }
-}
-
-impl Drop for OpenInput {
-    fn drop(&mut self) {
-        if let OpenInput::Command { child, ended: false, .. } = self {
-            child.kill().ok();
-            child.wait().ok();
+    /// The stream has ended; a program must have succeeded. What it said nevertheless, line by line.
+    pub(super) fn finish(self) -> Result<Vec<String>, AgentError> {
+        match self {
+            OpenInput::Reader(_) => Ok(Vec::new()),
+            OpenInput::Program(running) => running.finish(),
         }
     }
 }

@@ -4,13 +4,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// What says nothing of a database.
+const NO_DATABASE: [&str; 6] = ["paths", "stdin", "exclude", "exclude_file", "exclude_caches", "one_file_system"];
+
 /// Back up directories and database dumps to a Holdfast server, and bring any version back.
 #[derive(Parser, Debug)]
 #[command(name = "holdfast", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "Examples:
   holdfast login https://backup.example.org --fingerprint sha256:… --token-file token
   holdfast backup /etc /home --exclude '*.tmp'
-  pg_dump shop | holdfast backup --stdin shop.sql
+  holdfast backup --postgresql shop
   holdfast restore latest --path /etc --to /tmp/restored
 
 Exit codes: 0 complete; 3 finished, but some files could not be read, restored or verified; 1 failed.")]
@@ -36,7 +39,7 @@ pub enum Command {
     Login(LoginArguments),
     /// Forget the server and the token.
     Logout,
-    /// Back directories, standard input or a command's output up.
+    /// Back directories, databases, standard input or a command's output up.
     Backup(Box<BackupArguments>),
     /// List snapshots, oldest first; deleted and held ones are marked.
     Snapshots(FilterArguments),
@@ -90,13 +93,20 @@ pub struct LoginArguments {
 
 /// `backup`.
 #[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("server_database"))]
+#[command(group = clap::ArgGroup::new("any_database"))]
 #[command(after_help = "Examples:
   holdfast backup /home --exclude '/home/*/.cache' --exclude-caches
   holdfast backup / --one-file-system --name root
   pg_dump shop | holdfast backup --stdin shop.sql
   holdfast backup --stdin shop.sql --stdin-from-command -- pg_dump shop
+  holdfast backup --postgresql shop
+  holdfast backup --mariadb shop --database-user backup --database-password-file /etc/holdfast/shop.password
+  holdfast backup --sqlite /srv/app/app.db
+  holdfast backup /srv/app --before 'systemctl stop app' --after 'systemctl start app'
 
-Unchanged files are not read again. After an interruption the next run sends only what is missing.")]
+Unchanged files are not read again. After an interruption the next run sends only what is missing. Beside a dump stands
+a file NAME.restore.txt, which says how it becomes a database again.")]
 pub struct BackupArguments {
     /// Directories and files; with --stdin-from-command, the command and its arguments.
     #[arg(value_name = "PATH")]
@@ -108,6 +118,31 @@ pub struct BackupArguments {
     /// fails.
     #[arg(long, requires = "stdin")]
     pub stdin_from_command: bool,
+    /// Back a PostgreSQL database up: a dump by pg_dump, with the cluster's roles. As root, and with no user named, the
+    /// dump of a server behind a socket runs as the account postgres.
+    #[arg(long, value_name = "DATABASE", groups = ["server_database", "any_database"], conflicts_with_all = NO_DATABASE)]
+    pub postgresql: Option<String>,
+    /// Back a MariaDB or MySQL database up: a dump by mariadb-dump or mysqldump, with the server's accounts.
+    #[arg(long, value_name = "DATABASE", groups = ["server_database", "any_database"], conflicts_with_all = NO_DATABASE)]
+    pub mariadb: Option<String>,
+    /// Back an SQLite database up as one consistent state, copied by sqlite3 into the cache folder first.
+    #[arg(long, value_name = "FILE", group = "any_database", conflicts_with_all = NO_DATABASE)]
+    pub sqlite: Option<PathBuf>,
+    /// Host of the database, or path: of the socket's directory for PostgreSQL, of the socket for MariaDB.
+    #[arg(long, value_name = "HOST", requires = "server_database")]
+    pub database_host: Option<String>,
+    /// Port of the database.
+    #[arg(long, value_name = "PORT", requires = "server_database")]
+    pub database_port: Option<u16>,
+    /// User of the database.
+    #[arg(long, value_name = "USER", requires = "server_database")]
+    pub database_user: Option<String>,
+    /// File whose first line is that user's password; only its owner may be able to read it.
+    #[arg(long, value_name = "FILE", requires = "server_database", conflicts_with = "database_account")]
+    pub database_password_file: Option<PathBuf>,
+    /// System account under which the dump runs.
+    #[arg(long, value_name = "ACCOUNT", requires = "server_database")]
+    pub database_account: Option<String>,
     /// Leave out what matches: a name, or a path from the root; `*`, `**`, `?`, `[a-z]`, trailing `/` for directories.
     #[arg(long, short, value_name = "PATTERN")]
     pub exclude: Vec<String>,
@@ -133,11 +168,33 @@ pub struct BackupArguments {
     #[arg(long, value_enum)]
     pub profile: Option<ProfileArgument>,
     /// Only say what would be read.
-    #[arg(long, conflicts_with = "stdin")]
+    #[arg(long, conflicts_with_all = ["stdin", "any_database"])]
     pub dry_run: bool,
     /// Largest upload rate, bytes per second; K, M and G are understood.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub limit_upload: Option<u64>,
+    /// Run this by `sh -c` before the backup; may be repeated.
+    #[arg(long, value_name = "COMMAND")]
+    pub before: Vec<String>,
+    /// Run this by `sh -c` after the backup, also after one that failed; HOLDFAST_RESULT is `complete`, `warnings` or
+    /// `failed`, HOLDFAST_SNAPSHOT the snapshot's id. May be repeated.
+    #[arg(long, value_name = "COMMAND")]
+    pub after: Vec<String>,
+    /// End such a command, with everything it started, after this many seconds: a failure.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub command_timeout: u32,
+    /// What the failure of such a command means for the backup.
+    #[arg(long, value_enum, value_name = "MEANING", default_value = "fail")]
+    pub command_failure: FailureArgument,
+}
+
+/// `--command-failure`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FailureArgument {
+    /// The command fails: before the backup, it does not begin.
+    Fail,
+    /// A warning.
+    Warn,
 }
 
 /// `--profile`.
@@ -430,6 +487,25 @@ mod tests {
         let parsed = Arguments::parse_from(arguments);
         let Command::Backup(backup) = parsed.command else { panic!() };
         assert_eq!(backup.paths, ["sh", "-c", "exit 1"]);
+    }
+
+    #[test]
+    fn a_database_is_the_only_source() {
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        assert!(parse("holdfast backup --postgresql shop --database-host db1 --database-port 5433").is_ok());
+        assert!(parse("holdfast backup --sqlite app.db --name app").is_ok());
+        for wrong in [
+            "holdfast backup --postgresql shop /etc",
+            "holdfast backup --postgresql shop --mariadb shop",
+            "holdfast backup --postgresql shop --sqlite app.db",
+            "holdfast backup --sqlite app.db --database-host db1",
+            "holdfast backup /etc --database-host db1",
+            "holdfast backup --mariadb shop --exclude x",
+            "holdfast backup --mariadb shop --dry-run",
+            "holdfast backup --mariadb shop --database-password-file p --database-account a",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

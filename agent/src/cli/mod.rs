@@ -4,20 +4,23 @@ pub mod arguments;
 mod login;
 mod states;
 
+use crate::around::{OnFailure, SideCommand, SideCommands};
 use crate::backup::{self, BackupOptions, Source, StreamInput};
 use crate::browse::{self, FindPattern};
 use crate::check;
 use crate::client::Patience;
 use crate::config::{Folders, Login};
 use crate::connection::{Connection, computer_name};
+use crate::databases::{DatabaseLogin, DatabaseSource};
 use crate::error::{AgentError, EXIT_COMPLETE, EXIT_FAILED, EXIT_WARNINGS};
 use crate::fs::{Excludes, OwnerMap, Owners, RestoreOptions, ScanOptions};
+use crate::program::Program;
 use crate::report::{Report, Style};
 use crate::restore::{self, RestoreRequest};
 use crate::snapshots::{Filter, parse_date, pick};
 use arguments::{
-    Arguments, BackupArguments, CheckArguments, Command, FilterArguments, LsArguments, ProfileArgument,
-    RestoreArguments,
+    Arguments, BackupArguments, CheckArguments, Command, FailureArgument, FilterArguments, LsArguments,
+    ProfileArgument, RestoreArguments,
 };
 use clap::Parser;
 use parking_lot::Mutex;
@@ -28,7 +31,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,10 +154,13 @@ fn run_backup(
     report: &Arc<Report>,
 ) -> Result<u8, AgentError> {
     let workers = worker_count();
-    let source = source(&arguments)?;
-    let profile = match (arguments.profile, &source) {
-        (Some(ProfileArgument::Default), _) | (None, Source::Paths { .. }) => Profile::Default,
-        (Some(ProfileArgument::Fine), _) | (None, Source::Stream { .. }) => Profile::Fine,
+    let chosen = choose_source(&arguments)?;
+    let commands = side_commands(&arguments);
+    let profile = match (arguments.profile, &chosen) {
+        (Some(ProfileArgument::Default), _) | (None, Chosen::Source(Source::Paths { .. })) => Profile::Default,
+        (Some(ProfileArgument::Fine), _) | (None, Chosen::Source(Source::Streams { .. }) | Chosen::Database(_)) => {
+            Profile::Fine
+        }
         (Some(ProfileArgument::Image), _) => Profile::Image,
     };
     let options = BackupOptions {
@@ -166,34 +171,63 @@ fn run_backup(
         workers,
     };
     let connection = open(arguments.limit_upload)?;
-    if arguments.dry_run
-        && let Source::Paths { roots, options: scan } = source
-    {
-        let preview = backup::preview(&connection, &roots, *scan, &options, report)?;
-        report.result(&preview, &backup::preview_text(&preview));
-        return Ok(if preview.warnings > 0 { EXIT_WARNINGS } else { EXIT_COMPLETE });
-    }
-    // A command is started only when the server is known to answer.
-    let source = match source {
-        Source::Stream { name, .. } if arguments.stdin_from_command => {
-            Source::Stream { name, input: start_command(&arguments.paths)? }
+    let chosen = match chosen {
+        Chosen::Source(Source::Paths { roots, options: scan }) if arguments.dry_run => {
+            let preview = backup::preview(&connection, &roots, *scan, &options, report)?;
+            report.result(&preview, &backup::preview_text(&preview));
+            return Ok(if preview.warnings > 0 { EXIT_WARNINGS } else { EXIT_COMPLETE });
         }
-        other => other,
+        chosen => chosen,
     };
-    let result = backup::backup(&connection, source, &options, report)?;
+    // Other programs are started only when the server is known to answer.
+    if matches!(chosen, Chosen::Database(_)) || commands != SideCommands::default() {
+        connection.readable_snapshots()?;
+    }
+    let result = commands.around(report, || {
+        let source = match chosen {
+            Chosen::Source(source) => source,
+            Chosen::Database(database) => database.open(&connection)?,
+        };
+        backup::backup(&connection, source, &options, report)
+    })?;
     report.result(&result, &backup::summary_text(&result));
     Ok(if result.counters.warnings > 0 { EXIT_WARNINGS } else { EXIT_COMPLETE })
 }
 
-fn source(arguments: &BackupArguments) -> Result<Source, AgentError> {
+fn side_commands(arguments: &BackupArguments) -> SideCommands {
+    let on_failure = match arguments.command_failure {
+        FailureArgument::Fail => OnFailure::Fail,
+        FailureArgument::Warn => OnFailure::Warn,
+    };
+    let commands = |texts: &[String]| {
+        let command = |text: &String| vec!["sh".to_owned(), "-c".to_owned(), text.clone()];
+        let side =
+            |text| SideCommand { command: command(text), timeout_seconds: arguments.command_timeout, on_failure };
+        texts.iter().map(side).collect()
+    };
+    SideCommands { before: commands(&arguments.before), after: commands(&arguments.after) }
+}
+
+/// What a backup is of, before the server is asked for anything.
+enum Chosen {
+    Source(Source),
+    Database(DatabaseSource),
+}
+
+fn choose_source(arguments: &BackupArguments) -> Result<Chosen, AgentError> {
+    if let Some(database) = database(arguments)? {
+        return Ok(Chosen::Database(database));
+    }
     if let Some(name) = &arguments.stdin {
-        if !arguments.stdin_from_command && !arguments.paths.is_empty() {
-            return Err(AgentError::Usage("--stdin and paths exclude each other".into()));
-        }
-        return Ok(Source::Stream { name: name.clone(), input: StreamInput::Reader(Box::new(std::io::stdin())) });
+        let input = match (arguments.stdin_from_command, arguments.paths.is_empty()) {
+            (true, _) => StreamInput::Command(Box::new(command(&arguments.paths)?)),
+            (false, true) => StreamInput::Reader(Box::new(std::io::stdin())),
+            (false, false) => return Err(AgentError::Usage("--stdin and paths exclude each other".into())),
+        };
+        return Ok(Chosen::Source(Source::stream(name, input)));
     }
     if arguments.paths.is_empty() {
-        return Err(AgentError::Usage("name a path, or use --stdin NAME".into()));
+        return Err(AgentError::Usage("name a path or a database, or use --stdin NAME".into()));
     }
     let roots = arguments.paths.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
     let mut patterns = arguments.exclude.clone();
@@ -209,7 +243,33 @@ fn source(arguments: &BackupArguments) -> Result<Source, AgentError> {
         exclude_caches: arguments.exclude_caches,
         ..ScanOptions::default()
     };
-    Ok(Source::Paths { roots, options: Box::new(options) })
+    Ok(Chosen::Source(Source::Paths { roots, options: Box::new(options) }))
+}
+
+fn database(arguments: &BackupArguments) -> Result<Option<DatabaseSource>, AgentError> {
+    let login = |name: &String| DatabaseLogin {
+        database: name.clone(),
+        host: arguments.database_host.clone(),
+        port: arguments.database_port,
+        user: arguments.database_user.clone(),
+        password_file: arguments.database_password_file.clone(),
+        account: arguments.database_account.clone(),
+    };
+    Ok(match (&arguments.postgresql, &arguments.mariadb, &arguments.sqlite) {
+        (Some(name), _, _) => Some(DatabaseSource::Postgresql(login(name))),
+        (None, Some(name), _) => Some(DatabaseSource::Mariadb(login(name))),
+        (None, None, Some(path)) => Some(DatabaseSource::Sqlite { path: absolute(&path.into())? }),
+        (None, None, None) => None,
+    })
+}
+
+fn command(words: &[OsString]) -> Result<Program, AgentError> {
+    let Some((program, rest)) = words.split_first() else {
+        return Err(AgentError::Usage("--stdin-from-command needs a command after --".into()));
+    };
+    let mut command = std::process::Command::new(program);
+    command.args(rest);
+    Ok(Program::new(command).with_shared_errors())
 }
 
 /// An absolute path without `.` and `..`; a slash at the end is kept, since it means the directory behind a link.
@@ -230,17 +290,6 @@ fn absolute(path: &OsString) -> Result<PathBuf, AgentError> {
         clean.push("");
     }
     Ok(clean)
-}
-
-fn start_command(words: &[OsString]) -> Result<StreamInput, AgentError> {
-    let Some((program, rest)) = words.split_first() else {
-        return Err(AgentError::Usage("--stdin-from-command needs a command after --".into()));
-    };
-    let mut command = std::process::Command::new(program);
-    let child = command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    child.map(StreamInput::Command).map_err(|error| {
-        AgentError::CommandFailed(format!("{}: {error}", crate::report::printable(program.as_bytes())))
-    })
 }
 
 fn list(connection: &Connection, arguments: LsArguments, report: &Report) -> Result<u8, AgentError> {
