@@ -374,7 +374,7 @@ fn decode_words(text: &str) -> String {
         let (_, encoding, content) = (parts.next(), parts.next().unwrap(), parts.next().unwrap());
         let behind = parts.next().unwrap().strip_prefix('=').unwrap();
         // Blanks between two encoded words are none.
-        if !(before.trim().is_empty() && !out.is_empty()) {
+        if !before.trim().is_empty() || out.is_empty() {
             out.push_str(before);
         }
         let bytes = match encoding {

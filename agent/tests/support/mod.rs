@@ -235,7 +235,17 @@ fn json(value: &impl serde::Serialize) -> Answer {
 fn problem(status: u16, code: Code, missing: Vec<String>) -> Answer {
     let detail = format!("refused: {code:?}");
     let kind = "urn:holdfast:problem".to_owned();
-    let body = Problem { kind, title: String::new(), status, detail, code, instance: None, missing, quota: None };
+    let body = Problem {
+        kind,
+        title: String::new(),
+        status,
+        detail,
+        code,
+        instance: None,
+        missing,
+        quota: None,
+        allocation: None,
+    };
     Answer { status, ..json(&body) }
 }
 
