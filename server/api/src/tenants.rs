@@ -6,6 +6,7 @@
 //! | `POST /tenants` | `tenant.invite_child` on the parent | [`CreateTenant`] | [`Tenant`] |
 //! | `GET /tenants/{tenant}` | `tenant.view` | - | [`Tenant`] |
 //! | `PATCH /tenants/{tenant}` | `tenant.edit` | [`EditTenant`] | [`Tenant`] |
+//! | `GET /tenants/{tenant}/export` | `tenant.export` | - | an object with a list for each kind of thing |
 //! | `PUT /tenants/{tenant}/support-access` | `support_access.switch` | [`SupportAccess`] | [`Tenant`] |
 
 use serde::{Deserialize, Serialize};

@@ -4,8 +4,9 @@
 mod engines;
 
 use control::{
-    Actor, Control, ControlError, GRACE_DAYS, Gate, Licence, MemberRole, NewAllocation, NewService, NewTenant, Scope,
-    ScopePart, ServiceState, Share, TenantId, TenantKind, TenantState, TenantStep, UserId, UserName, UserStep,
+    Actor, Control, ControlError, ExportPlace, GRACE_DAYS, Gate, Licence, MemberRole, NewAllocation, NewService,
+    NewTenant, Rights, Scope, ScopePart, ServiceState, Share, TenantId, TenantKind, TenantState, TenantStep,
+    TokenScope, UserId, UserName, UserStep,
 };
 use repo_format::id::VaultId;
 
@@ -14,6 +15,7 @@ on_each_engine! {
     a_tenant_goes_with_everything_but_the_proof,
     what_a_terminated_service_stored_is_due,
     contacts_are_handed_on,
+    an_export_holds_a_tenant_and_nothing_of_others,
 }
 
 const DAY_NS: i64 = 24 * 3600 * 1_000_000_000;
@@ -199,4 +201,36 @@ async fn contacts_are_handed_on(control: Control) {
     let contacts = control.service_contacts(&scope, &service).await.unwrap();
     assert_eq!(contacts.len(), 3);
     assert!(contacts.iter().all(|contact| contact.user == bert), "{contacts:?}");
+}
+
+async fn an_export_holds_a_tenant_and_nothing_of_others(control: Control) {
+    let scope = everything(&control);
+    let acme = tenant(&control, &scope, TenantId::PLATFORM, TenantKind::Customer, "acme").await;
+    let (anna, vault) = user(&control, "acme", "anna", 1).await;
+    for number in 0..600u16 {
+        let name = UserName::new("acme", &format!("user {number}")).unwrap();
+        let mut bytes = [7; 16];
+        bytes[..2].copy_from_slice(&number.to_le_bytes());
+        control.create_user(&name, VaultId::from_bytes(bytes), NOW).await.unwrap();
+    }
+    let (_, foreign) = user(&control, "other", "stranger", 2).await;
+    let rights = Rights { backup: true, ..Rights::default() };
+    let token = control.create_token("t", TokenScope::Vault { vault, rights }, None, NOW).await.unwrap();
+    let (mut place, mut sections) = (ExportPlace::default(), std::collections::BTreeMap::new());
+    while let Some((page, next)) = control.export_page(&scope, &acme, &place).await.unwrap() {
+        assert!(page.rows.len() <= 500);
+        sections.entry(page.section).or_insert_with(Vec::new).extend(page.rows);
+        place = next;
+    }
+    assert_eq!(sections["users"].len(), 601, "several pages");
+    assert_eq!(sections["tenant"][0]["id"], acme.to_string());
+    assert!(sections["users"].iter().any(|row| row["id"] == anna.to_string() && row["email"].is_null()));
+    assert_eq!(sections["memberships"][0]["owner"], 0);
+    assert_eq!(sections["vaults"].len(), 601);
+    let mut ids: Vec<_> = sections["users"].iter().map(|row| row["id"].as_str().unwrap()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 601, "each once");
+    let text = serde_json::to_string(&sections).unwrap();
+    assert!(!text.contains(&foreign.to_string()) && !text.contains("stranger"), "of somebody else");
+    assert!(!text.contains(token.secret.expose()) && !text.contains("secret_hash"), "a secret");
 }

@@ -2,7 +2,7 @@
 
 use crate::app::error::or_not_found;
 use crate::app::{App, AppError, Principal, Target, Verb};
-use control::{NewTenant, Tenant, TenantChange, TenantId, TenantKind};
+use control::{Deed, ExportPage, ExportPlace, NewTenant, Scope, Tenant, TenantChange, TenantId, TenantKind};
 
 impl App {
     /// Tenants that the caller sees, by title.
@@ -55,5 +55,30 @@ impl App {
         }
         let (scope, actor) = (&allowed.scope, &allowed.actor);
         self.control.switch_support_access(scope, actor, &id, until_ns, self.clock.now_ns()).await.map_err(or_not_found)
+    }
+
+    /// The right to export everything of a tenant, with an entry in its log: the queries that follow go by the scope.
+    pub async fn begin_export(&self, caller: &Principal, id: TenantId) -> Result<Scope, AppError> {
+        let allowed = self.allow(caller, Verb::TENANT_EXPORT, Target::Tenant(id)).await?;
+        let deed = Deed {
+            tenant: id,
+            user: None,
+            verb: Verb::TENANT_EXPORT.as_str(),
+            object: format!("tenant {id}"),
+            before: None,
+            after: None,
+        };
+        self.control.note_deed(&allowed.actor, deed, self.clock.now_ns()).await?;
+        Ok(allowed.scope)
+    }
+
+    /// The next page of an export.
+    pub async fn export_page(
+        &self,
+        scope: &Scope,
+        tenant: &TenantId,
+        place: &ExportPlace,
+    ) -> Result<Option<(ExportPage, ExportPlace)>, AppError> {
+        self.control.export_page(scope, tenant, place).await.map_err(or_not_found)
     }
 }

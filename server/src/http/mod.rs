@@ -6,6 +6,7 @@ mod browse;
 mod care;
 mod deletion;
 mod envelope;
+mod export;
 mod extract;
 mod health;
 mod members;
@@ -111,6 +112,7 @@ fn tenant_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::show, tenants::edit, removal::delete_tenant))
+        .routes(routes!(export::export))
         .routes(routes!(removal::disconnect))
         .routes(routes!(removal::connect))
         .routes(routes!(removal::delete_user))

@@ -8,6 +8,7 @@ mod harness;
 mod lifecycle;
 mod quota;
 mod refusals;
+mod removal;
 mod states;
 mod tenants;
 mod upload;
