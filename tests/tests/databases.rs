@@ -17,6 +17,8 @@ use tests::postgres::{Cluster, USER};
 const ROWS: u64 = 200_000;
 /// Rows of a table whose dump is larger than what the agent holds in memory, so that the dump waits for the server.
 const ROWS_OF_LONG_DUMP: u64 = 1_000_000;
+/// The same for PostgreSQL, whose dumps are shorter and read faster.
+const ROWS_OF_LONG_POSTGRESQL_DUMP: u64 = 4_000_000;
 /// Slow enough to look at a dump while it runs.
 const SLOW: &str = "--limit-upload=1M";
 /// What quoting gets wrong, if anything does.
@@ -238,7 +240,7 @@ fn an_unchanged_postgresql_database_adds_nothing_and_a_little_change_adds_little
 fn a_postgresql_server_that_dies_in_mid_dump_leaves_no_snapshot() {
     let scene = Scene::new().unwrap();
     let mut cluster = Cluster::start();
-    fill_postgresql(&cluster, ROWS_OF_LONG_DUMP);
+    fill_postgresql(&cluster, ROWS_OF_LONG_POSTGRESQL_DUMP);
     let place = place(&cluster);
     let running = Running::start(&scene, &["--postgresql", "it's shop", &place[0], &place[1]]);
     cluster.kill();
@@ -249,7 +251,7 @@ fn a_postgresql_server_that_dies_in_mid_dump_leaves_no_snapshot() {
 fn a_killed_dump_leaves_no_snapshot() {
     let scene = Scene::new().unwrap();
     let cluster = Cluster::start();
-    fill_postgresql(&cluster, ROWS_OF_LONG_DUMP);
+    fill_postgresql(&cluster, ROWS_OF_LONG_POSTGRESQL_DUMP);
     let place = place(&cluster);
     let running = Running::start(&scene, &["--postgresql", "it's shop", &place[0], &place[1]]);
     let children = children_of(running.agent.id());

@@ -313,8 +313,9 @@ pub struct AllocationRefusal {
     pub free: i64,
     /// Asked for.
     pub requested: i64,
-    /// What the customer has stored, bytes.
-    pub used_bytes: u64,
+    /// What the customer has stored, bytes. No field may be named as one of [`crate::quota::QuotaFigures`]: both stand
+    /// in one problem document.
+    pub stored_bytes: u64,
 }
 
 /// A contact of a service.

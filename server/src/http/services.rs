@@ -127,7 +127,7 @@ pub(crate) fn refused_allocation(refusal: &control::AllocationRefusal) -> Alloca
         allocated: refusal.others.allocated,
         free: refusal.others.free(),
         requested: refusal.requested,
-        used_bytes: refusal.used_bytes,
+        stored_bytes: refusal.used_bytes,
     }
 }
 

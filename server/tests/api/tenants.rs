@@ -145,7 +145,7 @@ async fn a_service_is_ordered_paid_given_and_refused_with_its_limits() {
     let refused_one = send(&operator, Method::PUT, &allocate, &json!({"bytes": 81 * GIB})).await;
     let problem = refused(refused_one, StatusCode::CONFLICT, Code::AllocationExceedsFree).await;
     let figures = problem.allocation.unwrap();
-    assert_eq!((figures.free, figures.allocated, figures.used_bytes), (80 * GIB, 20 * GIB, 0));
+    assert_eq!((figures.free, figures.allocated, figures.stored_bytes), (80 * GIB, 20 * GIB, 0));
     assert_eq!((figures.capacity, figures.requested, problem.quota), (100 * GIB, 81 * GIB, None));
     let _: Allocation = ok(send(&operator, Method::PUT, &allocate, &json!({"bytes": 80 * GIB})).await).await;
     let list: Allocations = ok(operator.get(&format!("/api/v1{path}/allocations")).await).await;
