@@ -4,7 +4,8 @@
 use crate::audit_log::record;
 use crate::licence_quota::{refresh_customer_quota, refresh_user_quota};
 use crate::product::Unit;
-use crate::service::{Found, Licence, allocated, capacity, find_service};
+use crate::service::{Found, allocated, capacity, find_service};
+use crate::service_state::Licence;
 use crate::{Actor, Control, ControlError, Deed, Scope, ServiceId, ServiceState, UserId};
 use repo_format::id::VaultId;
 use sqlx::any::AnyRow;

@@ -29,6 +29,7 @@ mod retention;
 mod scope;
 mod secret;
 mod service;
+mod service_state;
 mod tenant;
 mod tenant_data;
 mod token;
@@ -57,7 +58,8 @@ pub use removal::{DoomedVault, GRACE_DAYS, RemovalReceipt, TenantStep, UserStep}
 pub use retention::{RetentionPolicy, SeriesName, StoredPolicy, UNDELETE_DAYS_DEFAULT, UNDELETE_DAYS_MAX};
 pub use scope::{Authority, Scope, ScopePart};
 pub use secret::{SecretDigest, SecretKind, TokenSecret};
-pub use service::{Licence, LicenceChange, NewService, RENEWAL_OPENS_DAYS, Service, ServiceState, UNPAID_DAYS};
+pub use service::{LicenceChange, NewService, RENEWAL_OPENS_DAYS, Service, UNPAID_DAYS};
+pub use service_state::{Licence, ServiceState};
 pub use tenant::{NewTenant, TENANT_DEPTH_MAX, Tenant, TenantKind, TenantState};
 pub use tenant_data::{CONTACT_FIELDS, LEGAL_FIELDS, TenantChange};
 pub use token::{FreshToken, Rights, Token, TokenId, TokenScope, TokenState};
