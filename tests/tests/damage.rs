@@ -16,6 +16,8 @@ use tests::harness::{Scene, Wire, one_record};
 /// Offsets within a frame header, as FORMAT.md gives them.
 const VERSION_AT: usize = 4;
 const CRC_AT: usize = 92;
+/// Nodes above an entry in a path map of a few thousand.
+const PATH_NODES_MAX: u64 = 4;
 
 #[test]
 fn a_frame_of_an_unknown_version_is_damage_of_its_file_only() {
@@ -113,7 +115,7 @@ fn damaged_nodes_heal_and_what_has_changed_since_is_named() {
     fs::write(&pack, &bytes).unwrap();
     // Every other node, but not the last, the root: without it nobody gets to see the others.
     let packs = files_below(&data).into_iter().filter(|path| path.extension().is_some_and(|end| end == "pack"));
-    let mut nodes = 0;
+    let (mut nodes, mut hit) = (0, 0);
     for path in packs {
         let mut bytes = fs::read(&path).unwrap();
         let (mut at, mut ends) = (0, Vec::new());
@@ -128,18 +130,28 @@ fn damaged_nodes_heal_and_what_has_changed_since_is_named() {
         nodes += ends.len();
         for end in ends.into_iter().rev().skip(1).step_by(2) {
             bytes[end - 1] ^= 1;
+            hit += 1;
         }
         fs::write(&path, &bytes).unwrap();
     }
     assert!(nodes > 20, "{nodes} nodes");
     scene.start_server(&data).unwrap();
-    scene.expected_log.push("a stored object is damaged");
-    // Nothing has been read yet, so nothing is known: reading tells.
-    scene.agent.run(["check", "--read-data"]).unwrap();
+    scene.expected_log.extend(["a stored object is damaged", "does not hold what was written"]);
+    let administer = |arguments: &[&str]| scene.server().unwrap().administer(&scene.binaries, arguments).unwrap();
+    let damaged = || {
+        let said: Value = serde_json::from_str(&administer(&["vault", "damage", "tester", "--json"])).unwrap();
+        said.pointer("/objects").and_then(Value::as_u64).unwrap()
+    };
+    // Nothing has been read yet, so nothing is known. A reader does not come by what a damaged node hides; a scrub does.
+    assert_eq!(damaged(), 0);
+    administer(&["vault", "scrub", "tester"]);
+    assert_eq!(damaged(), hit + 1);
     fs::remove_file(source.join("gone")).unwrap();
     let healing = scene.backup(&source, 0).unwrap();
-    // How many depends on the vault's keys: a damaged inner node hides what is damaged below it from a reader.
-    assert!(count(&healing, "objects_healed") > 0, "{healing}");
+    assert!(count(&healing, "objects_healed") > hit / 2, "{healing}");
+    assert!(count(&healing, "objects_still_damaged") > 0, "{healing}");
+    // Only the chunk that is gone, and nodes on the way to it, which no later snapshot has.
+    assert!((1..=PATH_NODES_MAX + 1).contains(&damaged()), "{} of {hit} are left", damaged());
     let second = scene.snapshots().unwrap().pop().unwrap();
     let report = scene.restore_and_compare(&second, &source, "second").unwrap();
     assert!(report.is_equal(), "{report}");

@@ -192,6 +192,10 @@ fn a_torn_tail_is_no_record_and_the_journal_goes_on_behind_it() {
         std::fs::write(&paths[1], &torn).unwrap();
         assert_eq!(open(directory.path(), 4).unwrap().1, [b"a", b"b", b"c", b"d"]);
         torn.resize(whole.len(), 0);
+        if torn == whole {
+            // What is sealed ends in a zero once in 256 times: zeros in its place tear nothing.
+            continue;
+        }
         std::fs::write(&paths[1], &torn).unwrap();
         let (mut journal, payloads) = open(directory.path(), 4).unwrap();
         assert_eq!(payloads, [b"a", b"b", b"c", b"d"]);

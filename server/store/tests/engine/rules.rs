@@ -1,9 +1,9 @@
 //! Binding rules of durability at the very moment between two calls where breaking one of them loses something. Each of
 //! these tests was seen to fail with its rule broken by hand (`decisions/2026-11-21-rules-and-their-tests.md`).
 
-use crate::bed::{Files, VAULT, begin, download, files, master, settings, tree, upload};
+use crate::bed::{Bed, Files, VAULT, begin, download, files, master, settings, tree, upload};
 use crate::care::{frame_of, rot};
-use crate::collect::{now_ns, run_dry};
+use crate::collect::{MINUTE_NS, now_ns, run_dry};
 use crate::hooked::{AfterRead, Call, Hooked, HookedMeta, is_pack};
 use repo_format::id::ObjectId;
 use std::io;
@@ -272,6 +272,52 @@ fn a_given_up_pack_is_forgotten_whole_and_counted() {
 /// Every other file of a tree, so that its chunks' packs are half dead once the whole is purged.
 fn half(content: &Files) -> Files {
     content.iter().step_by(2).map(|(name, bytes)| (name.clone(), bytes.clone())).collect()
+}
+
+/// Rule 6: a pack whose every row is gone is not dropped while frames in it wait for theirs.
+#[test]
+fn a_pack_with_frames_that_wait_for_rows_is_not_dropped() {
+    let mut bed = Bed::new();
+    let all = upload(bed.store(), &files(85, 50, 3000)).unwrap();
+    let content = files(86, 20, 3000);
+    let tree = tree(&bed.store().id_keys(&VAULT).unwrap(), &content);
+    let session = begin(bed.store(), None);
+    bed.store().put_chunks(&VAULT, &session, &tree.chunks).unwrap();
+    bed.store().purge_snapshots(&VAULT, &[all.snapshot]).unwrap();
+    let packs = bed.packs();
+    let done = run_dry(bed.store(), now_ns());
+    assert!(done.reaped_objects > 50, "{done:?}");
+    assert_eq!(bed.store().usage(&VAULT).unwrap().physical_bytes, 0);
+    assert_eq!((done.dropped_packs, bed.packs()), (0, packs));
+    bed.store().put_nodes(&VAULT, &session, &tree.nodes).unwrap();
+    let input = CommitInput { root: tree.root, summary_json: Vec::new() };
+    let snapshot = bed.store().commit(&VAULT, &session, &input).unwrap();
+    run_dry(bed.store(), now_ns());
+    bed.crash_and_restart();
+    assert_eq!(download(bed.store(), &snapshot).unwrap(), content);
+    bed.assert_no_drift();
+}
+
+/// Rule 6: one small pack more would be enough to merge them, but that one is still being written.
+#[test]
+fn a_pack_being_written_is_not_merged_with_others() {
+    const SMALL_PACKS: u64 = 31;
+    let mut bed = Bed::new();
+    for number in 0..SMALL_PACKS {
+        upload(bed.store(), &files(200 + number, 1, 500)).unwrap();
+        bed.store().close().unwrap();
+        bed.crash_and_restart();
+    }
+    upload(bed.store(), &files(300, 1, 500)).unwrap();
+    // As long as somebody uploads, open packs stay open.
+    let session = begin(bed.store(), None);
+    let done = run_dry(bed.store(), now_ns());
+    assert_eq!((done.sealed_packs, done.copied_frames), (0, 0), "{done:?}");
+    bed.store().abort_upload(&VAULT, &session).unwrap();
+    // Nobody writes to it any more.
+    let done = run_dry(bed.store(), now_ns() + 365 * 24 * 60 * MINUTE_NS);
+    assert!(done.sealed_packs > 0 && done.copied_frames > SMALL_PACKS, "{done:?}");
+    bed.assert_no_drift();
 }
 
 /// Rule 10: a frame that is not what was written is marked where it is, and not copied.

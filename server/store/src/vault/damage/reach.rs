@@ -132,7 +132,9 @@ impl Vault {
     }
 
     /// Damaged objects that the base snapshot of an upload session reaches: the session may send them again although
-    /// nothing has changed. Empty, and found so at once, in a sound vault.
+    /// nothing has changed. Nobody can tell what a damaged node leads to, but an agent that still has a copy of it sees
+    /// past it: with one in the base snapshot, all damaged objects of the vault are named. Empty, and found so at once,
+    /// in a sound vault.
     pub(crate) fn damaged_in_base(&self, session: &UploadSessionId) -> Result<Vec<ObjectId>, StoreError> {
         if self.meta().scan(&self.id, Table::Damage, &[], 1)?.is_empty() {
             return Ok(Vec::new());
@@ -140,7 +142,7 @@ impl Vault {
         let Some(root) = self.session_row(session)?.base_root else { return Ok(Vec::new()) };
         let marked: HashSet<ObjectId> = self.damaged_objects()?.into_iter().map(|(id, _)| id).collect();
         let reach = self.reach()?;
-        let (mut damaged, mut seen) = (BTreeSet::new(), HashSet::new());
+        let (mut damaged, mut seen, mut node_damaged) = (BTreeSet::new(), HashSet::new(), false);
         let mut open = vec![ObjectId::from(root)];
         while let Some(id) = open.pop() {
             if !reach.contains(&id) || !seen.insert(id) || damaged.len() >= BASE_DAMAGED_MAX {
@@ -148,6 +150,7 @@ impl Vault {
             }
             if marked.contains(&id) {
                 damaged.insert(id);
+                node_damaged = true;
                 continue;
             }
             match self.plaintext(id, ObjectKind::Node) {
@@ -158,11 +161,15 @@ impl Vault {
                 }
                 Err(StoreError::Damaged(_) | StoreError::NoSuchObject(_)) => {
                     damaged.insert(id);
+                    node_damaged = true;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(damaged.into_iter().collect())
+        if node_damaged {
+            damaged.extend(marked);
+        }
+        Ok(damaged.into_iter().take(BASE_DAMAGED_MAX).collect())
     }
 
     /// Damaged objects and all nodes above them.
