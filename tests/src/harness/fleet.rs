@@ -272,12 +272,12 @@ impl Fleet {
         self.members.iter().map(|member| lock(member).rounds).collect()
     }
 
-    /// Compares every vault's list with what its agents were told, then restores every snapshot that can be restored and
-    /// compares it with what was backed up. Gives how many were restored.
-    pub fn verify(&self) -> io::Result<u64> {
+    /// Compares every vault's list with what its agents were told, then restores the newest `each_max` snapshots of
+    /// every agent that can be restored and compares them with what was backed up. Gives how many were restored.
+    pub fn verify(&self, each_max: usize) -> io::Result<u64> {
         let mut restored = 0;
         for (index, member) in self.members.iter().enumerate() {
-            let verified = lock(member).verify(self.plan);
+            let verified = lock(member).verify(self.plan, each_max);
             restored += verified.map_err(|error| io::Error::other(format!("agent {index}: {error}")))?;
         }
         Ok(restored)
@@ -480,10 +480,10 @@ impl Member {
     }
 
     /// See [`Fleet::verify`].
-    fn verify(&mut self, plan: FleetPlan) -> io::Result<u64> {
+    fn verify(&mut self, plan: FleetPlan, most: usize) -> io::Result<u64> {
         let listed = self.keeper.client.snapshots(&self.keeper.vault).map_err(io::Error::other)?;
         let keep = plan.keep_last as usize;
-        let mut restored = 0;
+        let mut whole = Vec::new();
         for (at, known) in self.known.iter().enumerate() {
             let found = listed.iter().find(|snapshot| snapshot.id == known.id);
             // Retention takes only what so many newer ones stand behind; what is deleted goes when its days are over.
@@ -503,11 +503,14 @@ impl Member {
                 return Err(io::Error::other(said));
             }
             if found.is_some_and(|found| found.deleted.is_none()) {
-                self.restore(&known.id, &known.manifest)?;
-                restored += 1;
+                whole.push(known);
             }
         }
-        Ok(restored)
+        let newest = &whole[whole.len().saturating_sub(most)..];
+        for known in newest {
+            self.restore(&known.id, &known.manifest)?;
+        }
+        Ok(newest.len() as u64)
     }
 }
 

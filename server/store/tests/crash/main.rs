@@ -10,6 +10,7 @@
 //! | `content` | tiny trees to back up |
 //! | `model` | what has been acknowledged |
 //! | `history` | seeded histories, crashed at every operation of the disk |
+//! | `schedules` | turns that threads take, chosen by a scheduler (feature `shuttle`) |
 //! | `mutations` | every call that makes something durable, left out in turn |
 //! | `sites` | names of the calls that make something durable |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step of a test is its failure")]
@@ -22,6 +23,8 @@ mod log_meta;
 mod model;
 mod mounted;
 mod mutations;
+#[cfg(feature = "shuttle")]
+mod schedules;
 mod sim_vfs;
 mod sites;
 
