@@ -1,9 +1,10 @@
-//! How long RocksDB's manifest is known to be. RocksDB takes a manifest that ends early for a shorter history: it then
-//! opens tables of different ages, whose log is gone, and says nothing. So its length on disk is written down, and a
-//! manifest that is shorter, or an older one, is damage.
+//! How long RocksDB's manifest is known to be, and what it holds as far as that. RocksDB takes a manifest that ends early,
+//! or whose last record claims to go on behind the end of the file, for a shorter history: it then opens tables of
+//! different ages, whose log is gone, and says nothing. So its length and checksum on disk are written down, and a
+//! manifest that is shorter, another one up to there, or an older one, is damage.
 
 use crate::error::StoreError;
-use crate::world::{SystemVfs, Vfs};
+use crate::world::{SystemVfs, Vfs, VfsFile};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 const MARK_FILE: &str = "manifest-length";
 /// Longest file read here, bytes.
 const TEXT_BYTES_MAX: u64 = 4096;
+/// Bytes of a manifest read at once.
+const PIECE_BYTES: u64 = 64 << 10;
 
 /// A manifest and how much of it is on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,24 +21,29 @@ struct Mark {
     /// Its number; RocksDB begins a new one at every start, with a higher number.
     number: u64,
     len: u64,
+    /// CRC-32C of these bytes; absent in marks of older versions.
+    crc: Option<u32>,
 }
 
 impl Mark {
     /// Twice, so that a mark which is damaged itself is told from one that is true.
     fn encode(self) -> String {
-        let line = format!("{} {}\n", self.number, self.len);
+        let crc = self.crc.map(|crc| format!(" {crc}")).unwrap_or_default();
+        let line = format!("{} {}{crc}\n", self.number, self.len);
         format!("{line}{line}")
     }
 
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let (first, second) = (lines.next()?, lines.next()?);
-        let (number, len) = first.split_once(' ').filter(|_| first == second)?;
-        Some(Mark { number: number.parse().ok()?, len: len.parse().ok()? })
+        let mut words = Some(first).filter(|_| first == second)?.split(' ');
+        let (number, len) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let crc = words.next().map(str::parse).transpose().ok()?;
+        Some(Mark { number, len, crc })
     }
 }
 
-/// Refuses an index whose manifest has become shorter than it was.
+/// Refuses an index whose manifest is not what it was any more.
 pub(super) fn check(directory: &Path) -> Result<(), StoreError> {
     let mark = match text(&directory.join(MARK_FILE)) {
         Ok(text) => Mark::parse(&text),
@@ -43,14 +51,20 @@ pub(super) fn check(directory: &Path) -> Result<(), StoreError> {
     };
     // What of this cannot be read RocksDB judges itself.
     let (Some(mark), Ok((number, path))) = (mark, current(directory)) else { return Ok(()) };
-    let Ok(len) = SystemVfs.open(&path).and_then(|file| file.len()) else { return Ok(()) };
+    let Ok(file) = SystemVfs.open(&path) else { return Ok(()) };
+    let Ok(len) = file.len() else { return Ok(()) };
+    let damaged = |what: String| {
+        let path = path.display();
+        Err(StoreError::IndexDamaged(format!("{path} {what}; stop the server and run `holdfastd rebuild-index`")))
+    };
     if number < mark.number || (number == mark.number && len < mark.len) {
-        return Err(StoreError::IndexDamaged(format!(
-            "{} has {len} bytes, manifest {} had {}; stop the server and run `holdfastd rebuild-index`",
-            path.display(),
-            mark.number,
-            mark.len
-        )));
+        return damaged(format!("has {len} bytes, manifest {} had {}", mark.number, mark.len));
+    }
+    if number == mark.number
+        && let Some(crc) = mark.crc
+        && checksum(&*file, 0, mark.len, 0).is_ok_and(|now| now != crc)
+    {
+        return damaged("does not hold what was written".into());
     }
     Ok(())
 }
@@ -60,7 +74,7 @@ pub(super) fn check(directory: &Path) -> Result<(), StoreError> {
 pub(super) struct Noted(Option<Mark>);
 
 impl Noted {
-    /// Notes how long the manifest of an open index is now.
+    /// Notes how long the manifest of an open index is now, and what it holds.
     pub(super) fn note(&mut self, directory: &Path) {
         match note(directory, self.0) {
             Ok(mark) => self.0 = Some(mark),
@@ -70,16 +84,19 @@ impl Noted {
 
     /// As [`Noted::note`], for every sync of the log: the manifest grows when a table is written, once in many megabytes.
     pub(super) fn note_if_changed(&mut self, directory: &Path) {
-        if mark_of(directory).is_ok_and(|mark| self.0 != Some(mark)) {
+        let is_noted = |(number, _, len)| self.0.is_some_and(|mark| (mark.number, mark.len) == (number, len));
+        if open_current(directory).is_ok_and(|manifest| !is_noted(manifest)) {
             self.note(directory);
         }
     }
 }
 
 fn note(directory: &Path, before: Option<Mark>) -> io::Result<Mark> {
-    let (number, path) = current(directory)?;
-    let file = SystemVfs.open(&path)?;
-    let mark = Mark { number, len: file.len()? };
+    let (number, file, len) = open_current(directory)?;
+    // What was noted has not changed since: only what came behind it is read.
+    let noted = before.filter(|mark| mark.number == number && mark.len <= len);
+    let (from, crc) = noted.and_then(|mark| Some((mark.len, mark.crc?))).unwrap_or_default();
+    let mark = Mark { number, len, crc: Some(checksum(&*file, from, len, crc)?) };
     if before != Some(mark) {
         // Only what is on disk may be expected after a loss of power.
         file.sync_data()?;
@@ -88,9 +105,23 @@ fn note(directory: &Path, before: Option<Mark>) -> io::Result<Mark> {
     Ok(mark)
 }
 
-fn mark_of(directory: &Path) -> io::Result<Mark> {
+/// CRC-32C of the first `to` bytes, when it is `crc` of the first `from`.
+fn checksum(file: &dyn VfsFile, from: u64, to: u64, mut crc: u32) -> io::Result<u32> {
+    let (mut at, mut piece) = (from, Vec::new());
+    while at < to {
+        piece.resize((to - at).min(PIECE_BYTES) as usize, 0);
+        file.read_at(at, &mut piece)?;
+        crc = crc32c::crc32c_append(crc, &piece);
+        at += piece.len() as u64;
+    }
+    Ok(crc)
+}
+
+fn open_current(directory: &Path) -> io::Result<(u64, std::sync::Arc<dyn VfsFile>, u64)> {
     let (number, path) = current(directory)?;
-    Ok(Mark { number, len: SystemVfs.open(&path)?.len()? })
+    let file = SystemVfs.open(&path)?;
+    let len = file.len()?;
+    Ok((number, file, len))
 }
 
 /// Number and file of the manifest in force.
@@ -148,6 +179,36 @@ mod tests {
         noted.note_if_changed(folder.path());
         check(folder.path()).unwrap();
         set(folder.path(), 25, 1500);
+        check(folder.path()).unwrap_err();
+    }
+
+    #[test]
+    fn a_manifest_that_was_changed_is_damage_as_far_as_it_was_noted() {
+        let folder = index(25, 1000);
+        let mut noted = Noted::default();
+        noted.note(folder.path());
+        // What comes behind is added to what is known.
+        let path = folder.path().join("MANIFEST-000025");
+        let mut bytes = vec![7; 1000];
+        bytes.extend(vec![8; 500]);
+        std::fs::write(&path, &bytes).unwrap();
+        noted.note_if_changed(folder.path());
+        check(folder.path()).unwrap();
+        for (at, sound) in [(0, false), (999, false), (1000, false), (1499, false), (1500, true)] {
+            let mut changed = bytes.clone();
+            changed.push(9);
+            changed[at] ^= 0x80;
+            std::fs::write(&path, changed).unwrap();
+            assert_eq!(check(folder.path()).is_ok(), sound, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_mark_of_an_older_version_tells_the_length() {
+        let folder = index(25, 1000);
+        std::fs::write(folder.path().join(MARK_FILE), "25 1000\n25 1000\n").unwrap();
+        check(folder.path()).unwrap();
+        set(folder.path(), 25, 999);
         check(folder.path()).unwrap_err();
     }
 
