@@ -4,6 +4,7 @@ mod accounts;
 mod accounts_check;
 mod care;
 mod deletion;
+mod mail;
 mod master_key;
 mod quota;
 mod service;
@@ -60,6 +61,9 @@ enum Command {
     /// Whether accounts and store agree (needs the running server).
     #[command(subcommand)]
     Accounts(accounts_check::AccountsCommand),
+    /// Mails of the server: whether they go out (needs the running server).
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Make a new single-use operator link; links not yet used stop working (needs the running server).
     OperatorLink,
     /// The master key and its recovery sheet.
@@ -134,6 +138,7 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Product(command) => service::product(&settings, command).await,
             Command::Service(command) => service::service(&settings, command).await,
             Command::Accounts(command) => accounts_check::accounts(&settings, command).await,
+            Command::Mail(command) => mail::mail(&settings, command).await,
             Command::OperatorLink => accounts::operator_link(&settings).await,
             Command::MasterKey(command) => master_key::master_key(&settings, command).await,
             Command::Openapi => {

@@ -13,6 +13,7 @@ mod members;
 mod metrics;
 mod objects;
 mod openapi;
+mod outbox;
 mod page;
 mod problem;
 mod quota;
@@ -102,6 +103,10 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(care::damage))
         .routes(routes!(care::scrub))
         .routes(routes!(care::audit))
+        .routes(routes!(outbox::list))
+        .routes(routes!(outbox::test))
+        .routes(routes!(outbox::retry))
+        .routes(routes!(outbox::cancel))
         .routes(routes!(vault::clock))
         .routes(routes!(vault::confirm_clock))
         .merge(tenant_routes())

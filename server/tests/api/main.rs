@@ -6,7 +6,11 @@
 mod accounts;
 mod harness;
 mod lifecycle;
+mod messages;
 mod quota;
+#[path = "../../../tests/src/receivers.rs"]
+#[allow(dead_code, reason = "the end-to-end tests use more of it")]
+mod receivers;
 mod refusals;
 mod removal;
 mod states;
