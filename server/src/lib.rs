@@ -18,5 +18,6 @@ pub mod master_key;
 pub mod metrics;
 pub mod recovery_sheet;
 pub mod run;
+pub mod sealing;
 pub mod telemetry;
 mod testing_guard;

@@ -1,10 +1,13 @@
 //! The accept loop: TLS with a deadline and a cap on handshakes, a cap on connections, HTTP/1.1 and HTTP/2 with timers
 //! and bounded windows, and an orderly end. Knows nothing of what is served.
 
+use crate::http::PeerAddress;
 use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, IDLE_TIMEOUT, TLS_BUFFER_BYTES};
 use crate::metrics::Metrics;
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
@@ -194,7 +197,11 @@ async fn serve_connection(
     peer: SocketAddr,
 ) {
     let stream = TokioIo::new(stream);
-    let service = shared.service.clone();
+    let inner = shared.service.clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(PeerAddress(peer.ip()));
+        inner.call(request)
+    });
     let ended = if is_h2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder

@@ -14,6 +14,7 @@ use crate::mailer::{Mailer, MailerError};
 use crate::master_key::{self, MasterKeyError};
 use crate::metrics::Metrics;
 use crate::recovery_sheet::recovery_sheet;
+use crate::sealing::SealingKey;
 use control::{Control, ControlError, SecretKind, TokenSecret};
 use repo_format::FormatError;
 use repo_format::keyring::{Keyring, MasterKey};
@@ -256,6 +257,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     let store = Arc::new(opened.map_err(|error| RunError::Process(error.to_string()))??);
 
     let local_secret = TokenSecret::generate(SecretKind::Token)?;
+    let sealer = SealingKey::load_or_create(&control, &master, clock.now_ns()).await?;
     let app = Arc::new(
         App::new(AppParts {
             control: control.clone(),
@@ -264,6 +266,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
             local_secret: local_secret.clone(),
             master_fingerprint: master.fingerprint(),
             public_url: url.clone(),
+            sealer: Arc::new(sealer),
             load_master_key: master_key_loader(&settings.common, &master),
         })
         .await?,
@@ -472,13 +475,16 @@ pub fn check_keyring(folder: &DataFolder, key: &MasterKey) -> Result<usize, RunE
 
 /// `master-key rotate`: a new key for a stopped server's keyring. The new key is on disk beside the old one before
 /// the keyring changes, so that at no moment the key that opens it is missing.
-pub fn rotate_master_key(settings: &CommonSettings, path: &Path) -> Result<MasterKey, RunError> {
+pub async fn rotate_master_key(settings: &CommonSettings, path: &Path) -> Result<MasterKey, RunError> {
     let folder = DataFolder::new(settings.data.clone());
     let _lock = folder.lock()?;
     master_key::settle_rotation(&settings.master_key, &folder)?;
     let old = master_key::load(&settings.master_key)?;
     let new = master_key::generate()?;
     master_key::store(&master_key::next_path(path), &new)?;
+    let (control, now_ns) = (Control::open(&folder.accounts()).await?, clock::from_environment().now_ns());
+    SealingKey::prepare_rotation(&control, &old, &new, now_ns).await?;
+    control.close().await;
     let store = Store::open(store_settings(settings, None, None), world(clock::from_environment()), &old)?;
     store.rotate_master(&new)?;
     store.close()?;

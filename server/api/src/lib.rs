@@ -7,6 +7,8 @@ pub mod accounts;
 pub mod browse;
 pub mod care;
 pub mod deletion;
+pub mod identity;
+pub mod invitations;
 pub mod members;
 pub mod objects;
 pub mod outbox;

@@ -23,6 +23,18 @@ pub enum Code {
     StepUpNeeded,
     /// 403: the state of the service, the user or the customer does not allow it; the detail names the way out.
     ServiceRestricted,
+    /// 401: log-in name, password or code is wrong, or there is no such account.
+    WrongCredentials,
+    /// 401: the password is right; send a code of the second factor with it.
+    SecondFactorNeeded,
+    /// 403: the security policy asks for a second factor; set one up first.
+    SecondFactorMissing,
+    /// 401: the login session has ended; log in again.
+    LoginEnded,
+    /// 403: the tenant does not trust the address that the request comes from.
+    UntrustedNetwork,
+    /// 429: too many wrong attempts; `Retry-After` says when to try again.
+    TooManyAttempts,
     /// 404: no such thing, or not yours.
     NotFound,
     /// 405: the path exists, not with this method.

@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "audits", include_str!("../migrations/0004_audits.sql")),
     (5, "portable", include_str!("../migrations/0005_portable.sql")),
     (6, "tenants", include_str!("../migrations/0006_tenants.sql")),
+    (7, "identity", include_str!("../migrations/0007_identity.sql")),
     (9, "messages", include_str!("../migrations/0009_messages.sql")),
     (10, "business", include_str!("../migrations/0010_business.sql")),
 ];

@@ -81,6 +81,10 @@ impl ControlError {
     pub(crate) fn not_found(what: &'static str, name: &str) -> Self {
         ControlError::NotFound { what, name: name.to_owned() }
     }
+
+    pub(crate) fn wrong_state(what: &'static str, name: &str, state: &str, needed: &'static str) -> Self {
+        ControlError::WrongState { what, name: name.to_owned(), state: state.to_owned(), needed }
+    }
 }
 
 /// A unique index refused an insertion: the name is taken.

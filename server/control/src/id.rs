@@ -72,8 +72,6 @@ GroupId, "group id";
 ServiceId, "service id";
 /// Names a product.
 ProductId, "product id";
-    /// Names a token of the API that belongs to a person.
-    ApiTokenId, "API token id";
     /// Names a mail in the outbox.
     MailId, "mail id";
     /// Names a webhook.
@@ -82,6 +80,14 @@ ProductId, "product id";
     DeliveryId, "delivery id";
     /// Names a notice.
     NoticeId, "notice id";
+/// Names a token of the API that belongs to a person.
+ApiTokenId, "API token id";
+/// Names a login session.
+LoginSessionId, "login session id";
+/// Names an invitation.
+InvitationId, "invitation id";
+/// Names the recovery of an account.
+RecoveryId, "recovery id";
 }
 
 impl TenantId {

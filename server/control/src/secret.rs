@@ -18,6 +18,14 @@ pub enum SecretKind {
     Token,
     /// Single-use operator link: `hfo_`.
     OperatorLink,
+    /// Login session of a person: `hfs_`.
+    LoginSession,
+    /// API token of a person: `hfa_`.
+    ApiToken,
+    /// Single-use link of an invitation: `hfi_`.
+    Invitation,
+    /// Single-use link to set a forgotten password: `hfp_`.
+    PasswordReset,
 }
 
 impl SecretKind {
@@ -25,6 +33,10 @@ impl SecretKind {
         match self {
             SecretKind::Token => "hf_",
             SecretKind::OperatorLink => "hfo_",
+            SecretKind::LoginSession => "hfs_",
+            SecretKind::ApiToken => "hfa_",
+            SecretKind::Invitation => "hfi_",
+            SecretKind::PasswordReset => "hfp_",
         }
     }
 }

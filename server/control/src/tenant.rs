@@ -68,7 +68,7 @@ impl TenantState {
         }
     }
 
-    fn stored(text: &str) -> Result<Self, ControlError> {
+    pub(crate) fn stored(text: &str) -> Result<Self, ControlError> {
         match text {
             "active" => Ok(TenantState::Active),
             "disconnected" => Ok(TenantState::Disconnected),

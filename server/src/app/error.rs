@@ -26,6 +26,27 @@ pub enum AppError {
         /// Which verb.
         verb: &'static str,
     },
+    /// Name, password or code is wrong, or there is no such account: which of them is not told.
+    #[error("the log-in name, the password or the code is wrong")]
+    WrongCredentials,
+    /// The password is right; a code must come with it.
+    #[error("a code of your second factor is needed as well: send it, or a recovery code, as `code`")]
+    SecondFactorNeeded,
+    /// The security policy asks for a second factor, and the caller has none.
+    #[error("the security policy asks for a second factor: set one up (POST /profile/second-factor) to go on")]
+    SecondFactorMissing,
+    /// The login session was idle for too long, or has reached its end.
+    #[error("the login session has ended; log in again")]
+    LoginEnded,
+    /// The caller comes from an address that the tenant does not trust.
+    #[error("you may not come from this address: it is in none of the trusted networks of your tenant")]
+    UntrustedNetwork,
+    /// Too many wrong attempts.
+    #[error("too many attempts; try again in {retry_after_s} seconds")]
+    TooManyAttempts {
+        /// When there may be another one, seconds.
+        retry_after_s: u64,
+    },
     /// No such thing, or not the caller's.
     #[error("there is no such {what}, or it is not yours")]
     NotFound {

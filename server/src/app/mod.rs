@@ -11,6 +11,7 @@ mod engine;
 mod error;
 pub mod gate;
 mod housekeeping;
+pub mod identity;
 mod master_key;
 pub mod members;
 pub mod outbox;
@@ -31,6 +32,7 @@ use crate::app::auth::KnownTokens;
 use crate::app::deletion::MasterKeyLoader;
 use crate::app::engine::TakenTotals;
 use crate::app::gate::KnownGates;
+use crate::app::identity::{Identity, Sealer};
 use crate::app::upload::RunningUploads;
 use crate::clock::Clock;
 use control::{Authority, Control, SecretDigest, TokenSecret};
@@ -49,6 +51,7 @@ pub struct App {
     /// The credential of commands on this machine; made at every start.
     pub(crate) local_secret: SecretDigest,
     pub(crate) known_tokens: KnownTokens,
+    pub(crate) identity: Identity,
     /// Fingerprint of the master key in use.
     pub(crate) master_fingerprint: String,
     /// How people and agents reach this server, without a slash at the end.
@@ -80,6 +83,8 @@ pub struct AppParts {
     pub master_fingerprint: String,
     /// How people and agents reach this server.
     pub public_url: String,
+    /// Seals secrets of accounts.
+    pub sealer: Arc<dyn Sealer>,
     /// Gives the master key again.
     pub load_master_key: MasterKeyLoader,
 }
@@ -87,7 +92,8 @@ pub struct AppParts {
 impl App {
     /// Puts the parts together and notes the master key in use.
     pub async fn new(parts: AppParts) -> Result<App, AppError> {
-        let AppParts { control, store, clock, local_secret, master_fingerprint, public_url, load_master_key } = parts;
+        let AppParts { control, store, clock, local_secret, master_fingerprint, public_url, sealer, load_master_key } =
+            parts;
         control.note_master_key(&master_fingerprint, clock.now_ns()).await?;
         let authority = control.take_authority();
         let authority = authority.ok_or_else(|| AppError::Internal("the authority of the accounts is taken".into()))?;
@@ -99,6 +105,7 @@ impl App {
             clock,
             local_secret: local_secret.digest(),
             known_tokens: KnownTokens::default(),
+            identity: Identity::new(sealer),
             master_fingerprint,
             public_url,
             load_master_key,

@@ -32,7 +32,7 @@ pub(crate) async fn master_key(settings: &CommonSettings, command: MasterKeyComm
     match command {
         MasterKeyCommand::Confirm => confirm(settings).await,
         MasterKeyCommand::Verify { file } => verify(settings, &file),
-        MasterKeyCommand::Rotate => rotate(settings),
+        MasterKeyCommand::Rotate => rotate(settings).await,
         MasterKeyCommand::ShowSheet => show_sheet(settings),
     }
 }
@@ -91,7 +91,7 @@ fn verify(settings: &CommonSettings, file: &std::path::Path) -> Result<(), Comma
     Ok(())
 }
 
-fn rotate(settings: &CommonSettings) -> Result<(), CommandError> {
+async fn rotate(settings: &CommonSettings) -> Result<(), CommandError> {
     let MasterKeySource::File(path) = &settings.master_key else {
         return Err(CommandError::Refused(
             "the master key comes from the environment or a command; rotate works on a key file: put the key into \
@@ -100,6 +100,6 @@ fn rotate(settings: &CommonSettings) -> Result<(), CommandError> {
         ));
     };
     let folder = DataFolder::new(settings.data.clone());
-    let new = crate::run::rotate_master_key(settings, path)?;
+    let new = crate::run::rotate_master_key(settings, path).await?;
     print_sheet(&new, &settings.master_key, &folder)
 }

@@ -5,6 +5,7 @@ mod accounts_check;
 mod care;
 mod deletion;
 mod mail;
+mod identity;
 mod master_key;
 mod quota;
 mod service;
@@ -46,6 +47,15 @@ enum Command {
     /// Tokens of agents and operators (needs the running server).
     #[command(subcommand)]
     Token(accounts::TokenCommand),
+    /// Invitations of people, customers and partners (needs the running server).
+    #[command(subcommand)]
+    Invitation(identity::InvitationCommand),
+    /// What tenants ask of their people: second factor, idle time, trusted networks (needs the running server).
+    #[command(subcommand)]
+    Security(identity::SecurityCommand),
+    /// Giving lost accounts back to their owners (needs the running server).
+    #[command(subcommand)]
+    Recovery(identity::RecoveryCommand),
     /// Quotas of vaults, users, customers and partners (needs the running server).
     #[command(subcommand)]
     Quota(quota::QuotaCommand),
@@ -133,6 +143,9 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Vault(command) => vault::vault(&settings, command).await,
             Command::Clock(command) => vault::clock(&settings, command).await,
             Command::Token(command) => accounts::token(&settings, command).await,
+            Command::Invitation(command) => identity::invitation(&settings, command).await,
+            Command::Security(command) => identity::security(&settings, command).await,
+            Command::Recovery(command) => identity::recovery(&settings, command).await,
             Command::Quota(command) => quota::quota(&settings, command).await,
             Command::Tenant(command) => tenant::tenant(&settings, command).await,
             Command::Product(command) => service::product(&settings, command).await,

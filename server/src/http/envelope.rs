@@ -137,6 +137,7 @@ mod tests {
             local_secret: TokenSecret::generate(SecretKind::Token).unwrap(),
             master_fingerprint: master.fingerprint(),
             public_url: "https://localhost".into(),
+            sealer: Arc::new(crate::sealing::SealingKey::from_bytes([2; 32])),
             load_master_key: Arc::new(move || Ok(master.clone())),
         };
         HttpState::new(Arc::new(App::new(parts).await.unwrap()), Metrics::new().unwrap())

@@ -10,6 +10,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Whoever holds the token of this request.
 pub(crate) struct Caller(pub(crate) Principal);
@@ -23,7 +24,28 @@ impl FromRequestParts<HttpState> for Caller {
             .and_then(|text| text.split_once(' '))
             .and_then(|(scheme, secret)| scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim()));
         let secret = bearer.ok_or(AppError::Unauthorized)?;
-        Ok(Caller(state.app.authenticate(secret).await?))
+        Ok(Caller(state.app.authenticate(secret, address_of(parts)).await?))
+    }
+}
+
+/// From where a connection comes; the listener notes it with every request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
+
+fn address_of(parts: &Parts) -> IpAddr {
+    let noted = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+    // Nobody: in none of the networks that somebody may trust but 0.0.0.0/0.
+    noted.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
+}
+
+/// From where a request comes.
+pub(crate) struct CallerAddress(pub(crate) IpAddr);
+
+impl FromRequestParts<HttpState> for CallerAddress {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &HttpState) -> Result<Self, Refusal> {
+        Ok(CallerAddress(address_of(parts)))
     }
 }
 

@@ -9,6 +9,8 @@ mod envelope;
 mod export;
 mod extract;
 mod health;
+mod identity;
+mod invitations;
 mod members;
 mod metrics;
 mod objects;
@@ -26,6 +28,8 @@ mod states;
 mod tenants;
 mod upload;
 mod vault;
+
+pub(crate) use crate::http::extract::PeerAddress;
 
 use crate::app::App;
 use crate::http::problem::Refusal;
@@ -72,6 +76,29 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(accounts::revoke_token))
         .routes(routes!(accounts::master_key))
         .routes(routes!(accounts::confirm_master_key))
+        .routes(routes!(identity::log_in, identity::log_out))
+        .routes(routes!(identity::step_up))
+        .routes(routes!(identity::login_sessions, identity::end_other_logins))
+        .routes(routes!(identity::end_login))
+        .routes(routes!(identity::profile, identity::edit_profile))
+        .routes(routes!(identity::change_password))
+        .routes(routes!(identity::begin_second_factor, identity::remove_second_factor))
+        .routes(routes!(identity::confirm_second_factor))
+        .routes(routes!(identity::renew_recovery_codes))
+        .routes(routes!(identity::forgot_password))
+        .routes(routes!(identity::reset_password))
+        .routes(routes!(identity::api_tokens, identity::create_api_token))
+        .routes(routes!(identity::revoke_api_token))
+        .routes(routes!(invitations::invitations, invitations::invite))
+        .routes(routes!(invitations::resend))
+        .routes(routes!(invitations::look))
+        .routes(routes!(invitations::accept))
+        .routes(routes!(invitations::revoke))
+        .routes(routes!(invitations::security, invitations::set_security))
+        .routes(routes!(invitations::ask_recovery))
+        .routes(routes!(invitations::recoveries))
+        .routes(routes!(invitations::approve_recovery))
+        .routes(routes!(invitations::cancel_recovery))
         .routes(routes!(quota::all))
         .routes(routes!(quota::one, quota::set))
         .routes(routes!(quota::of_vault))

@@ -57,6 +57,12 @@ impl Refusal {
                 AppError::TokenExpired => Code::TokenExpired,
                 AppError::Forbidden { .. } => Code::Forbidden,
                 AppError::StepUpNeeded { .. } => Code::StepUpNeeded,
+                AppError::WrongCredentials => Code::WrongCredentials,
+                AppError::SecondFactorNeeded => Code::SecondFactorNeeded,
+                AppError::SecondFactorMissing => Code::SecondFactorMissing,
+                AppError::LoginEnded => Code::LoginEnded,
+                AppError::UntrustedNetwork => Code::UntrustedNetwork,
+                AppError::TooManyAttempts { .. } => Code::TooManyAttempts,
                 AppError::NotFound { .. } => Code::NotFound,
                 AppError::Invalid(_) => Code::BadRequest,
                 AppError::Conflict(_) => Code::Conflict,
@@ -102,6 +108,12 @@ const fn status_and_title(code: Code) -> (StatusCode, &'static str) {
         Code::Forbidden => (StatusCode::FORBIDDEN, "The token lacks a right"),
         Code::StepUpNeeded => (StatusCode::FORBIDDEN, "A fresh log-in factor is needed"),
         Code::ServiceRestricted => (StatusCode::FORBIDDEN, "The service is not open for this"),
+        Code::WrongCredentials => (StatusCode::UNAUTHORIZED, "Wrong log-in name, password or code"),
+        Code::SecondFactorNeeded => (StatusCode::UNAUTHORIZED, "A second factor is needed"),
+        Code::SecondFactorMissing => (StatusCode::FORBIDDEN, "A second factor must be set up"),
+        Code::LoginEnded => (StatusCode::UNAUTHORIZED, "The login session has ended"),
+        Code::UntrustedNetwork => (StatusCode::FORBIDDEN, "This address is not trusted"),
+        Code::TooManyAttempts => (StatusCode::TOO_MANY_REQUESTS, "Too many attempts"),
         Code::NotFound => (StatusCode::NOT_FOUND, "Not found"),
         Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
         Code::VaultDeleted => (StatusCode::GONE, "The vault has been deleted"),
@@ -139,6 +151,7 @@ pub(crate) struct Draft {
     content_bytes: Option<u64>,
     quota: Option<Box<QuotaFigures>>,
     allocation: Option<Box<AllocationRefusal>>,
+    retry_after_s: Option<u64>,
 }
 
 impl Draft {
@@ -153,7 +166,15 @@ impl Draft {
             _ => Code::Internal,
         };
         let detail = status.canonical_reason().unwrap_or("refused").to_owned();
-        Draft { code, detail, missing: Vec::new(), content_bytes: None, quota: None, allocation: None }
+        Draft {
+            code,
+            detail,
+            missing: Vec::new(),
+            content_bytes: None,
+            quota: None,
+            allocation: None,
+            retry_after_s: None,
+        }
     }
 
     /// For a handler that panicked.
@@ -165,6 +186,7 @@ impl Draft {
             content_bytes: None,
             quota: None,
             allocation: None,
+            retry_after_s: None,
         }
     }
 
@@ -194,8 +216,11 @@ impl Draft {
         let mut response = (status, [(header::CONTENT_TYPE, api::PROBLEM)], body).into_response();
         let headers = response.headers_mut();
         match self.code {
-            Code::Unauthorized | Code::TokenExpired => {
+            Code::Unauthorized | Code::TokenExpired | Code::LoginEnded => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Code::TooManyAttempts => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_s.unwrap_or(1)));
             }
             Code::Retry | Code::VaultUnavailable => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
@@ -224,6 +249,10 @@ impl IntoResponse for Refusal {
             Refusal::RangeNotSatisfiable(bytes) => Some(*bytes),
             _ => None,
         };
+        let retry_after_s = match &self {
+            Refusal::App(AppError::TooManyAttempts { retry_after_s }) => Some(*retry_after_s),
+            _ => None,
+        };
         let quota = match &self {
             Refusal::App(AppError::QuotaExceeded(refusal)) => Some(Box::new(figures(refusal))),
             _ => None,
@@ -240,6 +269,7 @@ impl IntoResponse for Refusal {
             content_bytes,
             quota,
             allocation,
+            retry_after_s,
         });
         response
     }

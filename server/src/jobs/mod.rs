@@ -4,6 +4,7 @@
 mod audit;
 mod business;
 mod housekeeping;
+mod identity;
 mod mail;
 mod retention;
 mod scrub;
@@ -64,6 +65,7 @@ impl Jobs {
                 tokio::spawn(business::run(worker.clone())),
                 tokio::spawn(housekeeping::run(worker.clone())),
                 tokio::spawn(mail::run(worker.clone(), mailer)),
+                tokio::spawn(identity::run(worker.clone())),
                 tokio::spawn(retention::run(worker.clone())),
                 tokio::spawn(scrub::run(worker)),
             ],

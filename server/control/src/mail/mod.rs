@@ -3,7 +3,7 @@
 mod outbox;
 mod template;
 
-pub(crate) use outbox::queue_mail;
 pub use outbox::{MailState, NewMail, OutboxMail, OutgoingMail};
+pub(crate) use outbox::{queue_mail, queue_mail_to_user};
 pub(crate) use template::word;
 pub use template::{LOCALES, MailTemplate, RenderedMail};

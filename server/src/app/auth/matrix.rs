@@ -39,6 +39,11 @@ impl Verb {
         MATRIX.rows.get(self.0).is_some_and(|row| row.step_up)
     }
 
+    /// Whether it is about the caller's own person, which everybody may keep in order.
+    pub fn is_about_oneself(self) -> bool {
+        self.0.starts_with("self.")
+    }
+
     /// The cell of a role.
     pub fn cell(self, role: Role) -> Cell {
         MATRIX.rows.get(self.0).and_then(|row| row.cells.get(role as usize)).copied().unwrap_or(Cell::No)

@@ -1,9 +1,12 @@
 //! Credential -> principal -> grant: the only place that refuses for want of a right. What persons may do stands in
 //! `permissions.csv`; [`App::allow`] and [`App::reach`] are the two doors to it.
 
+mod giving;
+mod login;
 pub mod matrix;
 mod person;
 
+pub(crate) use giving::role_in;
 pub use matrix::Verb;
 pub use person::{Allowed, Person, Target, Via, server_actor};
 
@@ -13,6 +16,7 @@ use parking_lot::Mutex;
 use repo_format::id::VaultId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// What each route asks for; a test holds it to the routes there are.
@@ -236,8 +240,15 @@ impl KnownTokens {
 }
 
 impl App {
-    /// The caller behind a bearer secret. Unknown, revoked and malformed secrets get one answer.
-    pub async fn authenticate(&self, bearer: &str) -> Result<Principal, AppError> {
+    /// The caller behind a bearer secret, coming from an address. Unknown, revoked and malformed secrets get one answer.
+    pub async fn authenticate(&self, bearer: &str, address: IpAddr) -> Result<Principal, AppError> {
+        let address = address.to_canonical();
+        if let Some(secret) = TokenSecret::parse(SecretKind::LoginSession, bearer) {
+            return self.person_by_login(&secret.digest(), address).await;
+        }
+        if let Some(secret) = TokenSecret::parse(SecretKind::ApiToken, bearer) {
+            return self.person_by_api_token(&secret.digest(), address).await;
+        }
         let secret = TokenSecret::parse(SecretKind::Token, bearer).ok_or(AppError::Unauthorized)?.digest();
         if secret == self.local_secret {
             return Ok(Principal::Local);

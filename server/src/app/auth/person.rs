@@ -3,7 +3,9 @@
 use super::matrix::{Asker, Cell, Decision, decide, holds, reach};
 use super::{Grant, Need, Principal, TokenScope, Verb};
 use crate::app::{App, AppError};
-use control::{Actor, ApiTokenId, Holding, Location, Place, Role, Scope, ScopePart, ServiceId, TenantId, UserId};
+use control::{
+    Actor, ApiTokenId, Holding, Location, LoginSessionId, Place, Role, Scope, ScopePart, ServiceId, TenantId, UserId,
+};
 use repo_format::id::VaultId;
 use std::net::IpAddr;
 
@@ -29,6 +31,10 @@ pub struct Person {
 pub enum Via {
     /// Logged in.
     Login {
+        /// Which login session.
+        session: LoginSessionId,
+        /// The security policy asks for a second factor, and there is none: nothing but setting one up can be done.
+        second_factor_missing: bool,
         /// Until when a fresh factor counts, nanoseconds since 1970.
         step_up_until_ns: i64,
     },
@@ -41,6 +47,16 @@ pub enum Via {
         /// The tenant it was made for: nothing outside of it.
         below: TenantId,
     },
+}
+
+impl Person {
+    /// Whether the person is a member of a tenant.
+    pub fn is_member_of(&self, tenant: &TenantId) -> bool {
+        self.holdings.iter().any(|holding| match &holding.place {
+            Place::Subtree(at) | Place::Own { tenant: at, .. } => at == tenant,
+            Place::CustomersOf(_) | Place::Customers(_) | Place::Service { .. } => false,
+        })
+    }
 }
 
 /// What something is to be done to.
@@ -97,7 +113,7 @@ impl Person {
     pub(super) fn may_operate(&self) -> bool {
         let operates = |holding: &Holding| Verb::STORAGE_ADMIN.cell(holding.role) == Cell::Yes;
         let is_good = match &self.via {
-            Via::Login { .. } => true,
+            Via::Login { second_factor_missing, .. } => !second_factor_missing,
             Via::ApiToken { verbs, below, .. } => verbs.contains(&Verb::STORAGE_ADMIN) && *below == TenantId::PLATFORM,
         };
         is_good && self.holdings.iter().any(operates)
@@ -106,7 +122,7 @@ impl Person {
 
 impl Principal {
     /// What it holds in the tree: nothing for a token of one vault.
-    fn holdings(&self) -> Vec<Holding> {
+    pub(super) fn holdings(&self) -> Vec<Holding> {
         match self {
             Principal::Person(person) => person.holdings.clone(),
             Principal::Local => operator_holdings(),
@@ -128,7 +144,10 @@ impl Principal {
     fn check_credential(&self, verb: Verb, at: Option<&Location>, now_ns: i64) -> Result<(), AppError> {
         let Principal::Person(person) = self else { return Ok(()) };
         match &person.via {
-            Via::Login { step_up_until_ns } => match verb.needs_step_up() && *step_up_until_ns <= now_ns {
+            Via::Login { second_factor_missing: true, .. } if !verb.is_about_oneself() => {
+                Err(AppError::SecondFactorMissing)
+            }
+            Via::Login { step_up_until_ns, .. } => match verb.needs_step_up() && *step_up_until_ns <= now_ns {
                 true => Err(AppError::StepUpNeeded { verb: verb.as_str() }),
                 false => Ok(()),
             },
