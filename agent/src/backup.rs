@@ -25,7 +25,6 @@ use crate::pipeline::walk::{BaseView, Link, is_damage, is_sound};
 use crate::pipeline::{Run, now, run_scan};
 use crate::program::Program;
 use crate::report::{Report, human_bytes};
-use crate::stop::Stop;
 use api::browse::Snapshot;
 use api::problem::Code;
 use api::quota::{QuotaKind, QuotaNotice};
@@ -158,7 +157,7 @@ pub fn backup(
     let (session, base) = begin(connection, &options.computer, &series, base)?;
     report.start_progress(base.as_ref().map(|base| base.logical_bytes));
 
-    let stop = Stop::default();
+    let stop = connection.cancel.stop();
     let counters = Arc::new(Counters::default());
     let upload =
         upload::start(&connection.client, &connection.vault, &session, options.workers, counters.clone(), &stop)?;

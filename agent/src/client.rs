@@ -316,16 +316,30 @@ impl Client {
         }
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         from_json(&self.call(Method::Get, path, JSON, Bytes::new())?.body)
     }
 
-    fn post_json<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, ClientError> {
+    pub(crate) fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol(error.to_string()))?;
         from_json(&self.call(Method::Post, path, JSON, body.into())?.body)
     }
 
-    fn put_json<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, ClientError> {
+    /// For calls whose answer has no body.
+    pub(crate) fn post_nothing(&self, path: &str, body: &impl serde::Serialize) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        self.call(Method::Post, path, JSON, body.into()).map(|_| ())
+    }
+
+    pub(crate) fn put_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol(error.to_string()))?;
         from_json(&self.call(Method::Put, path, JSON, body.into())?.body)
     }

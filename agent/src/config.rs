@@ -59,6 +59,9 @@ pub struct Login {
     /// Vault name, for people.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub vault_name: Option<String>,
+    /// Of an enrolled computer: its name in every snapshot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub computer: Option<String>,
     /// Bearer token.
     token: String,
 }
@@ -71,7 +74,13 @@ impl Login {
             Trust::Authority(path) => (None, Some(path.clone())),
             Trust::Public => (None, None),
         };
-        Login { url, fingerprint, ca, vault, vault_name, token: token.to_owned() }
+        Login { url, fingerprint, ca, vault, vault_name, computer: None, token: token.to_owned() }
+    }
+
+    /// The same for an enrolled computer.
+    pub fn of_computer(mut self, name: String) -> Self {
+        self.computer = Some(name);
+        self
     }
 
     /// How the server is recognised.

@@ -4,7 +4,7 @@ use crate::client::{Client, Patience};
 use crate::config::{Folders, Login};
 use crate::error::AgentError;
 use crate::nodes::ServerNodes;
-use crate::stop::Stop;
+use crate::stop::{Cancel, Stop};
 use crate::transport::HttpTransport;
 use api::browse::Snapshot;
 use repo_format::id::NodeId;
@@ -23,6 +23,8 @@ pub struct Connection {
     pub login: Login,
     /// Configuration and cache.
     pub folders: Folders,
+    /// Stops what runs over this connection.
+    pub cancel: Cancel,
 }
 
 impl Connection {
@@ -39,7 +41,7 @@ impl Connection {
     pub fn with_client(client: Client, login: Login, folders: Folders) -> Result<Self, AgentError> {
         let vault = login.vault.clone();
         let keys = Arc::new(client.keys(&vault)?);
-        Ok(Connection { client, vault, keys, login, folders })
+        Ok(Connection { client, vault, keys, login, folders, cancel: Cancel::default() })
     }
 
     /// The vault's nodes.

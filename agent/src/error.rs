@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub const EXIT_COMPLETE: u8 = 0;
 /// Exit code of a command that could not do any of it.
 pub const EXIT_FAILED: u8 = 1;
+/// Exit code of the service when its computer's credential is dead: starting it again does not help.
+pub const EXIT_NOT_ENROLLED: u8 = 4;
 /// Exit code of a run that finished, but for files it names as warnings.
 pub const EXIT_WARNINGS: u8 = 3;
 

@@ -3,16 +3,62 @@
 
 use crate::error::AgentError;
 use crate::report::printable;
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// Most lines of standard error that are kept: the last ones say why a program ended.
 const LINES_MAX: usize = 20;
 /// Most bytes of one such line.
 const LINE_BYTES_MAX: u64 = 1024;
+
+/// A process group that can be ended as long as its leader was not waited for.
+#[derive(Clone, Default)]
+pub struct Group(Arc<Mutex<Leader>>);
+
+#[derive(Default)]
+struct Leader {
+    pid: Option<Pid>,
+    /// Whoever leads it from now on is ended at once.
+    killed: bool,
+}
+
+impl Group {
+    /// The leader has started.
+    pub fn is_led_by(&self, child: &Child) {
+        let mut leader = self.0.lock();
+        leader.pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        if leader.killed {
+            leader.kill();
+        }
+    }
+
+    /// Ends everything in it at once, also what is started in it later.
+    pub fn kill(&self) {
+        let mut leader = self.0.lock();
+        leader.killed = true;
+        leader.kill();
+    }
+
+    /// Its leader is about to be waited for: its number may soon be another process.
+    pub fn release(&self) {
+        self.0.lock().pid = None;
+    }
+}
+
+impl Leader {
+    fn kill(&self) {
+        if let Some(pid) = self.pid {
+            kill_process_group(pid, Signal::KILL).ok();
+        }
+    }
+}
 
 /// A program that is not running yet.
 pub struct Program {
@@ -21,13 +67,14 @@ pub struct Program {
     keeps_errors: bool,
     // What its arguments or environment point to, for as long as it runs.
     secret: Option<File>,
+    group: Option<Group>,
 }
 
 impl Program {
     /// With its words as they are; no shell is between.
     pub fn new(command: Command) -> Self {
         let name = printable(command.get_program().as_encoded_bytes());
-        Program { command, name, keeps_errors: true, secret: None }
+        Program { command, name, keeps_errors: true, secret: None, group: None }
     }
 
     /// What it says on standard error goes where this program's own errors go.
@@ -44,6 +91,13 @@ impl Program {
         self
     }
 
+    /// Makes it a process group of its own, which `group` can end.
+    #[must_use]
+    pub fn in_group(mut self, group: &Group) -> Self {
+        self.group = Some(group.clone());
+        self
+    }
+
     /// Starts it, with nothing on its standard input.
     pub fn start(mut self) -> Result<Running, AgentError> {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -51,10 +105,17 @@ impl Program {
             self.command.stderr(Stdio::piped());
         }
         let failed = |error: std::io::Error| AgentError::CommandFailed(format!("{}: {error}", self.name));
+        if self.group.is_some() {
+            self.command.process_group(0);
+        }
         let mut child = self.command.spawn().map_err(failed)?;
+        if let Some(group) = &self.group {
+            group.is_led_by(&child);
+        }
+        let group = self.group.unwrap_or_default();
         let errors = child.stderr.take().map(|errors| std::thread::spawn(move || last_lines(errors)));
         let output = child.stdout.take();
-        Ok(Running { child, output, errors, name: self.name, ended: false, _secret: self.secret })
+        Ok(Running { child, output, errors, name: self.name, ended: false, group, _secret: self.secret })
     }
 
     /// Runs it to its end: what it wrote, `bytes_max` at most.
@@ -80,6 +141,7 @@ pub struct Running {
     errors: Option<JoinHandle<Vec<String>>>,
     name: String,
     ended: bool,
+    group: Group,
     _secret: Option<File>,
 }
 
@@ -95,6 +157,7 @@ impl Running {
 
     /// Waits for its end, which must be a good one. What it said nevertheless, line by line.
     pub fn finish(mut self) -> Result<Vec<String>, AgentError> {
+        self.group.release();
         let status = self.child.wait().map_err(|error| self.failure(&error.to_string()))?;
         self.ended = true;
         let said = self.said();
@@ -114,6 +177,8 @@ impl Read for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
+            self.group.kill();
+            self.group.release();
             self.child.kill().ok();
             self.child.wait().ok();
         }

@@ -2,10 +2,12 @@
 //! standard error; progress only on a terminal.
 
 use crate::error::AgentError;
+use crate::pipeline::counters::Counts;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The progress line when the total is known.
@@ -23,9 +25,22 @@ pub enum Style {
     Quiet,
 }
 
+/// Hears what a run says, beside whoever reads it.
+pub trait Observer: Send + Sync {
+    /// A warning, a remark or an error: `event` says which. `path` is printable, or empty.
+    fn note(&self, event: &'static str, path: &str, message: &str);
+    /// How many bytes there are in all, when that is known.
+    fn total(&self, bytes: u64);
+    /// What a backup has done so far.
+    fn counts(&self, counts: &Counts);
+    /// How many bytes a restore has written so far.
+    fn bytes(&self, bytes: u64);
+}
+
 /// Speaks for one command. Shared by all its threads.
 pub struct Report {
     style: Style,
+    observer: Option<Arc<dyn Observer>>,
     bar: Mutex<Option<ProgressBar>>,
     out: Mutex<Box<dyn Write + Send>>,
 }
@@ -46,7 +61,20 @@ impl Report {
 
     /// With another place for results.
     pub fn to(style: Style, out: Box<dyn Write + Send>) -> Self {
-        Report { style, bar: Mutex::new(None), out: Mutex::new(out) }
+        Report { style, observer: None, bar: Mutex::new(None), out: Mutex::new(out) }
+    }
+
+    /// For a run of the service: what there is to say goes to `observer` alone.
+    pub fn observed(observer: Arc<dyn Observer>) -> Self {
+        let nowhere = Box::new(std::io::sink());
+        Report { observer: Some(observer), ..Self::to(Style::Quiet, nowhere) }
+    }
+
+    /// What a backup has done so far.
+    pub fn counts(&self, counts: &Counts) {
+        if let Some(observer) = &self.observer {
+            observer.counts(counts);
+        }
     }
 
     /// The style asked for.
@@ -92,7 +120,7 @@ impl Report {
 
     /// Something worth knowing that changes nothing.
     pub fn remark(&self, path: &[u8], message: &str) {
-        if self.style != Style::Quiet {
+        if self.style != Style::Quiet || self.observer.is_some() {
             self.note("remark", path, message);
         }
     }
@@ -109,6 +137,10 @@ impl Report {
     fn note(&self, event: &'static str, path: &[u8], message: &str) {
         let shown = printable(path);
         let path = (!path.is_empty()).then_some(shown.as_str());
+        if let Some(observer) = &self.observer {
+            observer.note(event, path.unwrap_or_default(), message);
+            return;
+        }
         if self.style == Style::Json {
             self.json(&Note { event, path, message });
             return;
@@ -121,6 +153,9 @@ impl Report {
 
     /// Shows progress if standard error is a terminal: `total` bytes when known.
     pub fn start_progress(&self, total: Option<u64>) {
+        if let (Some(observer), Some(total)) = (&self.observer, total) {
+            observer.total(total);
+        }
         if self.style != Style::Text || !std::io::stderr().is_terminal() {
             return;
         }
@@ -152,6 +187,9 @@ impl Report {
 
     /// How far it is: bytes done and a few words.
     pub fn progress(&self, bytes: u64, message: impl FnOnce() -> String) {
+        if let Some(observer) = &self.observer {
+            observer.bytes(bytes);
+        }
         if let Some(bar) = &*self.bar.lock() {
             if bar.length().is_some_and(|length| bytes > length) {
                 bar.set_length(bytes);

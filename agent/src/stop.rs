@@ -17,8 +17,52 @@ struct Inner {
     changed: Condvar,
 }
 
+/// Cancels what runs for somebody, from outside: every run's [`Stop`] is registered with it.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<Mutex<Cancelling>>);
+
+#[derive(Default)]
+struct Cancelling {
+    cancelled: bool,
+    stops: Vec<Stop>,
+}
+
+impl Cancel {
+    /// A new run's stop, stopped already when everything was cancelled before.
+    pub fn stop(&self) -> Stop {
+        let stop = Stop::default();
+        let mut state = self.0.lock();
+        if state.cancelled {
+            stop.fail(AgentError::Stopped);
+        }
+        // Runs that have ended are not kept for ever.
+        state.stops.retain(|stop| Arc::strong_count(&stop.0) > 1);
+        state.stops.push(stop.clone());
+        stop
+    }
+
+    /// Stops all runs, also those that begin later.
+    pub fn cancel(&self) {
+        let mut state = self.0.lock();
+        state.cancelled = true;
+        for stop in state.stops.drain(..) {
+            stop.fail(AgentError::Stopped);
+        }
+    }
+
+    /// Whether somebody cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.lock().cancelled
+    }
+}
+
 /// How often waits that have no wake-up of their own look for a stop.
 pub const STOP_POLL: Duration = Duration::from_millis(200);
+
+/// A random part of `within`, so that many agents do not come at the same moment.
+pub fn jitter(within: Duration) -> Duration {
+    within.mul_f64(f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX))
+}
 
 impl Stop {
     /// Stops the run because of `reason`; only the first reason is kept.

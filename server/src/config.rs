@@ -1,5 +1,6 @@
 //! Settings: arguments, then environment, then a file, then defaults. The only reader of configuration.
 
+use crate::app::agents::DEFAULT_HEARTBEAT;
 use crate::jobs::JobSettings;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -17,6 +18,7 @@ const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
 const DEFAULT_RETENTION_SECONDS: u64 = 3600;
 const DEFAULT_SCRUB_DAYS: u64 = 30;
 const SCRUB_DAYS_MAX: u64 = 3650;
+const HEARTBEAT_SECONDS_MAX: u64 = 600;
 const DEFAULT_SCRUB_BYTES_PER_SECOND: u64 = 32 << 20;
 const ROOT_DATA: &str = "/var/lib/holdfast";
 const OWN_DATA: &str = "holdfast-data";
@@ -125,6 +127,9 @@ pub struct ServeArguments {
     /// Seconds that running uploads get to finish after a request to stop [default: 60].
     #[arg(long, env = "HOLDFAST_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// Seconds between two signs of life of a running job; silent for three times as long it is lost [default: 20].
+    #[arg(long, env = "HOLDFAST_HEARTBEAT_SECONDS", value_name = "SECONDS")]
+    pub heartbeat_seconds: Option<u64>,
     /// Seconds after which an upload or restore that is not heard of is over [default: 86400]. Until then nothing it
     /// began from is collected.
     #[arg(long, env = "HOLDFAST_SESSION_IDLE_SECONDS", value_name = "SECONDS")]
@@ -180,6 +185,7 @@ struct FileSettings {
     scrub_days: Option<u64>,
     scrub_bytes_per_second: Option<u64>,
     drain_seconds: Option<u64>,
+    heartbeat_seconds: Option<u64>,
     session_idle_seconds: Option<u64>,
     smtp_server: Option<String>,
     smtp_security: Option<MailSecurity>,
@@ -405,6 +411,7 @@ impl Settings {
             scrub_days,
             scrub_bytes_per_second,
             drain_seconds,
+            heartbeat_seconds,
             session_idle_seconds,
             smtp_server,
             smtp_security,
@@ -452,10 +459,15 @@ impl Settings {
                 rule: "must be at least 1 (scrub_days = 0 turns verification off)",
             });
         }
+        let heartbeat_seconds = serve.heartbeat_seconds.or(heartbeat_seconds);
+        if heartbeat_seconds.is_some_and(|seconds| !(1..=HEARTBEAT_SECONDS_MAX).contains(&seconds)) {
+            return Err(ConfigError::Value { setting: "heartbeat_seconds", rule: "must be between 1 and 600" });
+        }
         let jobs = JobSettings {
             retention_every: Duration::from_secs(retention_seconds),
             scrub_cycle: Duration::from_secs(scrub_days * 24 * 3600),
             scrub_bytes_per_second,
+            heartbeat: heartbeat_seconds.map_or(DEFAULT_HEARTBEAT, Duration::from_secs),
         };
         let drain_seconds = serve.drain_seconds.or(drain_seconds);
         let session_idle_seconds = serve.session_idle_seconds.or(session_idle_seconds);

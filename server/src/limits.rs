@@ -4,8 +4,8 @@ use api::upload::UPLOAD_BODY_BYTES_MAX;
 use repo_format::limits::CHUNK_BYTES_MAX;
 use std::time::Duration;
 
-/// Most connections at once; further ones wait in the kernel's queue.
-pub const CONNECTIONS_MAX: usize = 4096;
+/// Most connections at once; further ones wait in the kernel's queue. Every agent keeps one open for its orders.
+pub const CONNECTIONS_MAX: usize = 16_384;
 /// Most TLS handshakes at once: each costs a signature.
 pub const HANDSHAKES_MAX: usize = 256;
 /// A handshake must be done by then.

@@ -33,6 +33,7 @@ impl Ticker {
             let mut reported = Instant::now();
             while ended.recv_timeout(PROGRESS_PERIOD) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
                 let counts = counters.counts();
+                report.counts(&counts);
                 report.progress(counts.logical_bytes.max(counts.bytes_read), || {
                     let (files, sent) = (counts.files, human_bytes(counts.chunk_bytes_sent));
                     format!("{files} files, {} unchanged, {sent} sent", counts.files_unchanged)

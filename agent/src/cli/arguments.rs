@@ -37,6 +37,10 @@ pub struct Arguments {
 pub enum Command {
     /// Remember a server and prove who you are.
     Login(LoginArguments),
+    /// Make this computer one of yours on a server, for `holdfast run`.
+    Enrol(EnrolArguments),
+    /// Run as a service: back up by the plans that the server has for this computer.
+    Run(RunArguments),
     /// Forget the server and the token.
     Logout,
     /// Back directories, databases, standard input or a command's output up.
@@ -89,6 +93,52 @@ pub struct LoginArguments {
     /// The token itself; other users of this computer may see it in the list of processes.
     #[arg(long, value_name = "TOKEN", group = "token_source")]
     pub token: Option<String>,
+}
+
+/// `enrol`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  holdfast enrol https://backup.example.org --token hfe_…
+  holdfast enrol https://backup.example.org --fingerprint sha256:… --token-stdin --name mailserver
+  holdfast enrol https://backup.example.org --token hfe_… --replace mailserver
+
+The token is made for you by the server (your computers, or POST /users/{user}/enrolments), is good once and for ten
+minutes. With --replace this machine takes the place of another: its name, plans and history go on here, and the other
+machine's credential dies. Afterwards: holdfast run")]
+pub struct EnrolArguments {
+    /// `https://HOST[:PORT]`.
+    pub url: String,
+    /// Trust exactly the certificate with this fingerprint (the server prints it at its first start).
+    #[arg(long, value_name = "sha256:HEX", conflicts_with = "ca")]
+    pub fingerprint: Option<String>,
+    /// Trust certificates issued by an authority in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The enrolment token; it is worth nothing any more when the command has ended.
+    #[arg(long, value_name = "TOKEN", group = "enrolment_source")]
+    pub token: Option<String>,
+    /// Read the token from standard input.
+    #[arg(long, group = "enrolment_source")]
+    pub token_stdin: bool,
+    /// Name of this computer [default: the host name].
+    #[arg(long, value_name = "NAME", conflicts_with = "replace")]
+    pub name: Option<String>,
+    /// Take the place of this computer: its name or id.
+    #[arg(long, value_name = "COMPUTER")]
+    pub replace: Option<String>,
+}
+
+/// `run`.
+#[derive(Args, Debug)]
+#[command(after_help = "As a service of systemd:
+  holdfast run --print-unit | sudo tee /etc/systemd/system/holdfast.service
+  sudo systemctl daemon-reload && sudo systemctl enable --now holdfast
+
+Ends with exit code 4 when this computer was retired, or another machine took its place.")]
+pub struct RunArguments {
+    /// Print a unit file for systemd and end.
+    #[arg(long)]
+    pub print_unit: bool,
 }
 
 /// `backup`.

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod login;
+mod service;
 mod states;
 
 use crate::around::{OnFailure, SideCommand, SideCommands};
@@ -117,6 +118,8 @@ fn run(arguments: Arguments, report: &Arc<Report>) -> Result<u8, AgentError> {
             browse::cat(&connection, &snapshot, arguments.path.as_bytes(), &mut out.lock())?;
             Ok(EXIT_COMPLETE)
         }
+        Command::Enrol(enrol) => login::enrol(&enrol, &folders, report),
+        Command::Run(arguments) => service::run(&arguments, &folders, report),
         Command::Check(arguments) => run_check(&open(None)?, arguments, report),
     }
 }
@@ -163,14 +166,17 @@ fn run_backup(
         }
         (Some(ProfileArgument::Image), _) => Profile::Image,
     };
-    let options = BackupOptions {
-        computer: arguments.computer.unwrap_or_else(computer_name),
+    let mut options = BackupOptions {
+        computer: arguments.computer.clone().unwrap_or_default(),
         name: arguments.name,
         tags: arguments.tag,
         profile,
         workers,
     };
     let connection = open(arguments.limit_upload)?;
+    if options.computer.is_empty() {
+        options.computer = connection.login.computer.clone().unwrap_or_else(computer_name);
+    }
     let chosen = match chosen {
         Chosen::Source(Source::Paths { roots, options: scan }) if arguments.dry_run => {
             let preview = backup::preview(&connection, &roots, *scan, &options, report)?;

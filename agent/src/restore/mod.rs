@@ -9,7 +9,6 @@ use crate::error::AgentError;
 use crate::fs::{ConflictPolicy, Created, RestoreError, RestoreOptions, RestoreReport, RestoreTarget, raw_xattrs};
 use crate::nodes::ServerNodes;
 use crate::report::{Report, human_bytes, printable};
-use crate::stop::Stop;
 use api::browse::Snapshot;
 use fetch::{Planner, Restore, Written};
 use hold::HeldSnapshot;
@@ -120,7 +119,7 @@ pub fn restore(
         client: connection.client.clone(),
         vault: connection.vault.clone(),
         keys: connection.keys.clone(),
-        stop: Stop::default(),
+        stop: connection.cancel.stop(),
         report: report.clone(),
         written: Written::default(),
     };

@@ -51,7 +51,7 @@ pub enum Right {
 /// The holder of a token.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Me {
-    /// Token id.
+    /// Token id; the computer's id when its agent asks.
     pub token: String,
     /// User name; absent for operator tokens.
     pub user: Option<String>,

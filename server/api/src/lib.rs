@@ -4,15 +4,19 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod agents;
 pub mod browse;
 pub mod care;
+pub mod computers;
 pub mod deletion;
 pub mod identity;
 pub mod invitations;
+pub mod jobs;
 pub mod members;
 pub mod objects;
 pub mod outbox;
 pub mod page;
+pub mod plans;
 pub mod problem;
 pub mod quota;
 pub mod removal;

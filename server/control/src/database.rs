@@ -22,6 +22,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "portable", include_str!("../migrations/0005_portable.sql")),
     (6, "tenants", include_str!("../migrations/0006_tenants.sql")),
     (7, "identity", include_str!("../migrations/0007_identity.sql")),
+    (8, "agents", include_str!("../migrations/0008_agents.sql")),
     (9, "messages", include_str!("../migrations/0009_messages.sql")),
     (10, "business", include_str!("../migrations/0010_business.sql")),
 ];

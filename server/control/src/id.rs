@@ -88,6 +88,16 @@ LoginSessionId, "login session id";
 InvitationId, "invitation id";
 /// Names the recovery of an account.
 RecoveryId, "recovery id";
+    /// Names a computer.
+    ComputerId, "computer id";
+    /// Names an enrolment.
+    EnrolmentId, "enrolment id";
+    /// Names a plan.
+    PlanId, "plan id";
+    /// Names a job.
+    JobId, "job id";
+    /// Names an order to an agent.
+    OrderId, "order id";
 }
 
 impl TenantId {

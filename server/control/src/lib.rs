@@ -9,6 +9,7 @@ mod api_token;
 mod audit;
 mod audit_log;
 mod calendar;
+mod computer;
 mod contact;
 mod credential;
 mod database;
@@ -21,6 +22,8 @@ mod group;
 mod holding;
 mod id;
 mod invitation;
+mod job;
+mod job_log;
 mod licence_quota;
 mod login;
 mod mail;
@@ -28,7 +31,9 @@ mod master_key;
 mod member;
 mod network;
 mod notice;
+mod order;
 mod password;
+mod plan;
 mod product;
 mod profile;
 mod quota;
@@ -49,6 +54,7 @@ pub use account::{Customer, DEFAULT_CUSTOMER, User, UserName, Vault};
 pub use allocation::{Allocation, AllocationFigures, AllocationRefusal, NewAllocation, Share};
 pub use api_token::{API_TOKENS_MAX, ApiToken, NewApiToken};
 pub use audit_log::{Actor, AuditEntry, Deed};
+pub use computer::{Computer, ComputerState, FreshEnrolment, KnownComputer, SystemWords};
 pub use contact::{ContactKind, ServiceContact};
 pub use credential::{PASSWORD_RESET_NS, RECOVERY_CODES, RECOVERY_RESET_NS, RecoveryCode, StoredFactor};
 pub use database::{Control, Engine};
@@ -60,18 +66,22 @@ pub use gate::Gate;
 pub use group::{Group, GroupTerms};
 pub use holding::{Holding, Location, Place, Role};
 pub use id::{
-    ApiTokenId, DeliveryId, GroupId, ID_BYTES, InvitationId, LoginSessionId, MailId, NoticeId, ProductId, RecoveryId,
-    ServiceId, TenantId, UserId, WebhookId,
+    ApiTokenId, ComputerId, DeliveryId, EnrolmentId, GroupId, ID_BYTES, InvitationId, JobId, LoginSessionId, MailId,
+    NoticeId, OrderId, PlanId, ProductId, RecoveryId, ServiceId, TenantId, UserId, WebhookId,
 };
 pub use invitation::{
     Accepted, INVITATION_NS, Invitation, InvitationKind, InvitationState, NewInvitation, Newcomer, ServiceOffer,
 };
+pub use job::{BeginJob, EndJob, Job, JobCause, JobCounts, JobKind, JobState, LOST, NOT_ENDED_NS};
+pub use job_log::{JOB_LOG_LINE_BYTES_MAX, JOB_LOG_LINES_MAX, LogLevel, LogLine};
 pub use login::{Account, FreshLogin, LOGIN_SESSION_NS, LOGIN_SESSIONS_MAX, LoginSession, STEP_UP_NS, UserState};
 pub use mail::{LOCALES, MailState, MailTemplate, NewMail, OutboxMail, OutgoingMail, RenderedMail};
 pub use member::{Member, MemberRole};
 pub use network::{NETWORKS_MAX, Network};
 pub use notice::{Notice, NoticesChanged, QuotaUse, SpaceKind};
+pub use order::{Order, OrderKind};
 pub use password::{PASSWORD_BYTES_MAX, PASSWORD_CHARACTERS_MIN, Password, PasswordHash};
+pub use plan::{Due, NewRevision, Plan, PlanRevision, PlanState};
 pub use product::{Product, ProductTerms, Unit};
 pub use profile::ProfileChange;
 pub use quota::{Quota, QuotaLimits, QuotaScope};

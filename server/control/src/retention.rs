@@ -4,8 +4,8 @@
 use crate::account::vault_id;
 use crate::{Control, ControlError};
 use repo_format::id::VaultId;
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 
 /// Days for which a deleted snapshot can be brought back, when nothing else is said.
 pub const UNDELETE_DAYS_DEFAULT: u32 = 14;
@@ -90,6 +90,56 @@ fn policy(row: &AnyRow) -> Result<StoredPolicy, ControlError> {
     })
 }
 
+/// Sets or removes one policy, in a transaction.
+pub(crate) async fn set_policy(
+    connection: &mut AnyConnection,
+    vault: &VaultId,
+    series: Option<&SeriesName>,
+    policy: Option<&RetentionPolicy>,
+    now_ns: i64,
+) -> Result<(), ControlError> {
+    let (computer, name) = names(series)?;
+    sqlx::query("DELETE FROM retention_policies WHERE vault_id = $1 AND computer = $2 AND series = $3")
+        .bind(vault.to_string())
+        .bind(computer)
+        .bind(name)
+        .execute(&mut *connection)
+        .await?;
+    if let Some(policy) = policy {
+        let tags = serde_json::to_string(&policy.keep_tags)
+            .map_err(|_| ControlError::Invalid { what: "keep_tags", rule: "must be texts" })?;
+        let within = i64::try_from(policy.keep_within_seconds)
+            .map_err(|_| ControlError::Invalid { what: "keep_within", rule: "is too long" })?;
+        sqlx::query(
+            "INSERT INTO retention_policies (vault_id, computer, series, keep_last, keep_hourly, keep_daily, \
+             keep_weekly, keep_monthly, keep_yearly, keep_within_seconds, keep_tags, time_zone, changed_ns) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        )
+        .bind(vault.to_string())
+        .bind(computer)
+        .bind(name)
+        .bind(i64::from(policy.keep_last))
+        .bind(i64::from(policy.keep_hourly))
+        .bind(i64::from(policy.keep_daily))
+        .bind(i64::from(policy.keep_weekly))
+        .bind(i64::from(policy.keep_monthly))
+        .bind(i64::from(policy.keep_yearly))
+        .bind(within)
+        .bind(tags)
+        .bind(&policy.time_zone)
+        .bind(now_ns)
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| match &error {
+            sqlx::Error::Database(database) if database.is_foreign_key_violation() => {
+                ControlError::not_found("vault", &vault.to_string())
+            }
+            _ => ControlError::Database(error),
+        })?;
+    }
+    Ok(())
+}
+
 impl Control {
     /// All policies of a vault, the vault's own first, then by computer and series.
     pub async fn retention_policies(&self, vault: &VaultId) -> Result<Vec<StoredPolicy>, ControlError> {
@@ -117,46 +167,8 @@ impl Control {
         policy: Option<&RetentionPolicy>,
         now_ns: i64,
     ) -> Result<(), ControlError> {
-        let (computer, name) = names(series)?;
         let mut transaction = self.write().await?;
-        sqlx::query("DELETE FROM retention_policies WHERE vault_id = $1 AND computer = $2 AND series = $3")
-            .bind(vault.to_string())
-            .bind(computer)
-            .bind(name)
-            .execute(&mut *transaction)
-            .await?;
-        if let Some(policy) = policy {
-            let tags = serde_json::to_string(&policy.keep_tags)
-                .map_err(|_| ControlError::Invalid { what: "keep_tags", rule: "must be texts" })?;
-            let within = i64::try_from(policy.keep_within_seconds)
-                .map_err(|_| ControlError::Invalid { what: "keep_within", rule: "is too long" })?;
-            sqlx::query(
-                "INSERT INTO retention_policies (vault_id, computer, series, keep_last, keep_hourly, keep_daily, \
-                 keep_weekly, keep_monthly, keep_yearly, keep_within_seconds, keep_tags, time_zone, changed_ns) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-            )
-            .bind(vault.to_string())
-            .bind(computer)
-            .bind(name)
-            .bind(i64::from(policy.keep_last))
-            .bind(i64::from(policy.keep_hourly))
-            .bind(i64::from(policy.keep_daily))
-            .bind(i64::from(policy.keep_weekly))
-            .bind(i64::from(policy.keep_monthly))
-            .bind(i64::from(policy.keep_yearly))
-            .bind(within)
-            .bind(tags)
-            .bind(&policy.time_zone)
-            .bind(now_ns)
-            .execute(&mut *transaction)
-            .await
-            .map_err(|error| match &error {
-                sqlx::Error::Database(database) if database.is_foreign_key_violation() => {
-                    ControlError::not_found("vault", &vault.to_string())
-                }
-                _ => ControlError::Database(error),
-            })?;
-        }
+        set_policy(&mut transaction, vault, series, policy, now_ns).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -26,6 +26,10 @@ pub enum SecretKind {
     Invitation,
     /// Single-use link to set a forgotten password: `hfp_`.
     PasswordReset,
+    /// Single-use enrolment of a computer: `hfe_`.
+    Enrolment,
+    /// A computer's own credential: `hfc_`.
+    Computer,
 }
 
 impl SecretKind {
@@ -37,6 +41,8 @@ impl SecretKind {
             SecretKind::ApiToken => "hfa_",
             SecretKind::Invitation => "hfi_",
             SecretKind::PasswordReset => "hfp_",
+            SecretKind::Enrolment => "hfe_",
+            SecretKind::Computer => "hfc_",
         }
     }
 }

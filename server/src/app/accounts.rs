@@ -1,7 +1,9 @@
 //! Administration: customers, users, vaults, tokens, the operator link.
 
 use crate::app::{App, AppError, OperatorGrant, Principal};
-use control::{Customer, FreshToken, SecretKind, Token, TokenId, TokenScope, TokenSecret, User, UserName, Vault};
+use control::{
+    ComputerId, Customer, FreshToken, SecretKind, Token, TokenId, TokenScope, TokenSecret, User, UserName, Vault,
+};
 use repo_format::id::VaultId;
 use store::VaultState;
 
@@ -11,8 +13,10 @@ pub const OPERATOR_LINK_PATH: &str = "/operator-link/";
 /// The holder of a token, as it may see itself.
 #[derive(Clone, Debug)]
 pub struct Me {
-    /// The token; `None` for the local credential.
+    /// The token; `None` for the local credential and for computers.
     pub token: Option<Token>,
+    /// The computer that its agent speaks for.
+    pub computer: Option<ComputerId>,
     /// Its vault.
     pub vault: Option<Vault>,
 }
@@ -52,12 +56,19 @@ pub struct VaultUsage {
 impl App {
     /// About the caller.
     pub async fn me(&self, principal: &Principal) -> Result<Me, AppError> {
-        let Principal::Token(token) = principal else { return Ok(Me { token: None, vault: None }) };
+        if let Principal::Computer(known) = principal {
+            let vault = match &known.vault {
+                Some(vault) => Some(self.control.vault(vault).await?),
+                None => None,
+            };
+            return Ok(Me { token: None, computer: Some(known.computer.id), vault });
+        }
+        let Principal::Token(token) = principal else { return Ok(Me { token: None, computer: None, vault: None }) };
         let vault = match token.scope {
             TokenScope::Operator => None,
             TokenScope::Vault { vault, .. } => Some(self.control.vault(&vault).await?),
         };
-        Ok(Me { token: Some(token.as_ref().clone()), vault })
+        Ok(Me { token: Some(token.as_ref().clone()), computer: None, vault })
     }
 
     /// Creates a customer.

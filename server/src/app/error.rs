@@ -56,12 +56,12 @@ pub enum AppError {
     /// The input breaks a rule.
     #[error("{0}")]
     Invalid(String),
-    /// A name is taken, or the session was committed with another root.
-    #[error("{0}")]
-    Conflict(String),
     /// The thing is in a state that does not allow this.
     #[error("{0}")]
     WrongState(String),
+    /// A name is taken, or the session was committed with another root.
+    #[error("{0}")]
+    Conflict(String),
     /// The licence does not go so far.
     #[error("{0}")]
     LicenceExceeded(String),

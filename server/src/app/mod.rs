@@ -3,9 +3,11 @@
 
 pub mod accounts;
 pub mod accounts_check;
+pub mod agents;
 pub mod auth;
 pub mod browse;
 pub mod care;
+pub mod computers;
 pub mod deletion;
 mod engine;
 mod error;
@@ -15,6 +17,7 @@ pub mod identity;
 mod master_key;
 pub mod members;
 pub mod outbox;
+pub mod plans;
 pub mod quota;
 pub mod removal;
 pub mod restore;
@@ -25,10 +28,11 @@ pub mod tenants;
 pub mod upload;
 pub mod vaults;
 
-pub use auth::{Allowed, Grant, Need, OperatorGrant, Person, Principal, Target, Verb};
+pub use auth::{Allowed, ComputerGrant, Grant, Need, OperatorGrant, Person, Principal, Target, Verb, server_actor};
 pub use error::AppError;
 
-use crate::app::auth::KnownTokens;
+use crate::app::agents::Agents;
+use crate::app::auth::{KnownComputers, KnownTokens};
 use crate::app::deletion::MasterKeyLoader;
 use crate::app::engine::TakenTotals;
 use crate::app::gate::KnownGates;
@@ -52,6 +56,9 @@ pub struct App {
     pub(crate) local_secret: SecretDigest,
     pub(crate) known_tokens: KnownTokens,
     pub(crate) identity: Identity,
+    pub(crate) known_computers: KnownComputers,
+    /// Where agents wait.
+    pub(crate) agents: Agents,
     /// Fingerprint of the master key in use.
     pub(crate) master_fingerprint: String,
     /// How people and agents reach this server, without a slash at the end.
@@ -106,6 +113,8 @@ impl App {
             local_secret: local_secret.digest(),
             known_tokens: KnownTokens::default(),
             identity: Identity::new(sealer),
+            known_computers: KnownComputers::default(),
+            agents: Agents::default(),
             master_fingerprint,
             public_url,
             load_master_key,
@@ -126,9 +135,10 @@ impl App {
         self.clock.now_ns()
     }
 
-    /// From now on no upload begins and readiness is off.
+    /// From now on no upload begins, no agent waits, and readiness is off.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.agents.ring_all();
     }
 
     /// Whether the server is on its way down.

@@ -62,7 +62,7 @@ impl DatedPlan {
 }
 
 /// Refuses what cannot be meant: a policy that keeps nothing on purpose, or in a time zone that does not exist.
-fn check(policy: &RetentionPolicy) -> Result<(), AppError> {
+pub(crate) fn check(policy: &RetentionPolicy) -> Result<(), AppError> {
     if rules(policy).keeps_everything() {
         return Err(AppError::Invalid(
             "policy: at least one rule must keep something (remove the policy to keep everything)".into(),

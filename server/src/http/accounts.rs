@@ -121,9 +121,14 @@ pub(crate) async fn info() -> Json<Info> {
 #[utoipa::path(get, path = "/me", tag = "accounts", responses((status = 200, body = Me)))]
 pub(crate) async fn me(State(state): State<HttpState>, Caller(caller): Caller) -> Answer<Me> {
     let me = state.app.me(&caller).await?;
-    let (rights, _) = me.token.as_ref().map_or((vec![Right::Operator], None), |token| rights(token.scope));
+    let (rights, _) = match (&me.token, me.computer) {
+        (Some(token), _) => rights(token.scope),
+        (None, Some(_)) => (vec![Right::Backup, Right::Restore], None),
+        (None, None) => (vec![Right::Operator], None),
+    };
+    let computer = me.computer.map_or("local".into(), |computer| computer.to_string());
     Ok(Json(Me {
-        token: me.token.as_ref().map_or("local".into(), |token| token.id.to_string()),
+        token: me.token.as_ref().map_or(computer, |token| token.id.to_string()),
         user: me.vault.as_ref().map(|vault| vault.user.to_string()),
         vault: me.vault.as_ref().map(|vault| vault.id.to_string()),
         vault_name: me.vault.map(|vault| vault.name),

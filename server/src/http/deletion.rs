@@ -48,8 +48,8 @@ pub(crate) async fn delete_vault(
 }
 
 /// Deletes a user with all vaults.
-#[utoipa::path(delete, path = "/users/{customer}/{user}", tag = "accounts",
-    params(("customer" = String, Path, description = "Customer"), ("user" = String, Path, description = "User"),
+#[utoipa::path(delete, path = "/users/{user}/{name}", tag = "accounts",
+    params(("user" = String, Path, description = "Customer"), ("name" = String, Path, description = "User"),
         ("confirm" = String, Query, description = "The user's full name, CUSTOMER/USER")),
     responses((status = 200, body = deletion::DeletedUser)))]
 pub(crate) async fn delete_user(

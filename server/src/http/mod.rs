@@ -1,9 +1,11 @@
 //! The API's doors: routes, and nothing that decides. Handlers turn wire types into use cases and back.
 
 mod accounts;
+mod agents;
 mod body;
 mod browse;
 mod care;
+mod computers;
 mod deletion;
 mod envelope;
 mod export;
@@ -11,12 +13,14 @@ mod extract;
 mod health;
 mod identity;
 mod invitations;
+mod jobs;
 mod members;
 mod metrics;
 mod objects;
 mod openapi;
 mod outbox;
 mod page;
+mod plans;
 mod problem;
 mod quota;
 mod range;
@@ -137,6 +141,36 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(vault::clock))
         .routes(routes!(vault::confirm_clock))
         .merge(tenant_routes())
+        .merge(agent_routes())
+}
+
+/// Computers, their plans and jobs, and what their agents say.
+fn agent_routes() -> OpenApiRouter<HttpState> {
+    OpenApiRouter::new()
+        .routes(routes!(computers::create_enrolment))
+        .routes(routes!(computers::enrol))
+        .routes(routes!(computers::list))
+        .routes(routes!(computers::show, computers::retire))
+        .routes(routes!(computers::start))
+        .routes(routes!(computers::restore))
+        .routes(routes!(plans::list))
+        .routes(routes!(plans::create))
+        .routes(routes!(plans::show, plans::revise, plans::delete))
+        .routes(routes!(plans::pause))
+        .routes(routes!(plans::resume))
+        .routes(routes!(plans::revisions))
+        .routes(routes!(plans::start))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::log))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(agents::hello))
+        .routes(routes!(agents::plans))
+        .routes(routes!(agents::orders))
+        .routes(routes!(agents::received))
+        .routes(routes!(agents::begin))
+        .routes(routes!(agents::heartbeat))
+        .routes(routes!(agents::append_log))
+        .routes(routes!(agents::end))
 }
 
 /// Who buys what, and gives it to whom.

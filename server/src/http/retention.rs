@@ -15,7 +15,7 @@ use axum::extract::{Path, State};
 use control::SeriesName;
 use store::retention as rules;
 
-fn policy(policy: RetentionPolicy) -> control::RetentionPolicy {
+pub(crate) fn policy(policy: RetentionPolicy) -> control::RetentionPolicy {
     let RetentionPolicy {
         keep_last,
         keep_hourly,

@@ -1,6 +1,7 @@
 //! What the server does by itself: collecting garbage, expiring snapshots, verifying what is stored. Each job is one
 //! task that works in small steps, pauses for uploads, tells metrics what it does, and ends when the server stops.
 
+mod agents;
 mod audit;
 mod business;
 mod housekeeping;
@@ -28,6 +29,8 @@ pub struct JobSettings {
     pub scrub_cycle: Duration,
     /// Bytes verified in a second, over all vaults.
     pub scrub_bytes_per_second: u64,
+    /// Agents speak of a running job at least this often.
+    pub heartbeat: Duration,
 }
 
 /// First pause of a vault whose job failed; doubles up to [`BACKOFF_MAX`].
@@ -61,6 +64,7 @@ impl Jobs {
         let worker = Worker { app, metrics, settings, stopped };
         Jobs {
             tasks: vec![
+                tokio::spawn(agents::run(worker.clone())),
                 tokio::spawn(audit::run(worker.clone())),
                 tokio::spawn(business::run(worker.clone())),
                 tokio::spawn(housekeeping::run(worker.clone())),

@@ -1,10 +1,12 @@
-//! The real binary over real TLS: `accounts` (administration, tokens, master key), `identity` (who somebody is), `upload`
-//! (data in and out), `tenants` (who buys what and gives it to whom, and what follows),
-//! `quota` (limits, who they refuse and what they let through), `refusals` (every wrong request has its own clear answer
+//! The real binary over real TLS: `accounts` (administration, tokens, master key), `identity` (who somebody is), `agents`
+//! (enrolled computers and their jobs), `upload` (data in and out), `tenants` (who buys what and gives it to whom, and
+//! what follows), `quota` (limits, who they refuse and what they let through), `refusals` (every wrong request has its
+//! own clear answer
 //! and leaves nothing behind), `lifecycle` (starting, stopping, full disk, the same data folder twice).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is the failure of the test")]
 
 mod accounts;
+mod agents;
 mod harness;
 mod identity;
 mod lifecycle;

@@ -3,6 +3,7 @@
 use super::{Binaries, Keeper};
 use crate::process;
 use rustix::process::Signal;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -46,6 +47,17 @@ impl Server {
     /// As [`Server::start`], on a given address (port 0 for a free one) and with further arguments. Its output is
     /// appended to `server.log` beside the data folder.
     pub fn start_at(binaries: &Binaries, data: &Path, listen: SocketAddr, arguments: &[&str]) -> io::Result<Self> {
+        Self::start_with(binaries, data, listen, arguments, &[])
+    }
+
+    /// As [`Server::start_at`], with environment variables.
+    pub fn start_with(
+        binaries: &Binaries,
+        data: &Path,
+        listen: SocketAddr,
+        arguments: &[&str],
+        variables: &[(&str, &OsStr)],
+    ) -> io::Result<Self> {
         if let Some(parent) = data.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -61,6 +73,7 @@ impl Server {
         command.env("HOLDFAST_DISK_RESERVE_BYTES", RESERVE_BYTES);
         command.arg("serve").arg("--data").arg(data).arg("--listen").arg(listen.to_string());
         command.args(["--metrics-listen", "127.0.0.1:0"]);
+        command.envs(variables.iter().copied());
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut server = Server { child: Some(command.spawn()?), data: data.to_path_buf(), address: listen };
         server.address = server.wait_ready(&address_file)?;

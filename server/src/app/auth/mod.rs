@@ -1,17 +1,20 @@
 //! Credential -> principal -> grant: the only place that refuses for want of a right. What persons may do stands in
 //! `permissions.csv`; [`App::allow`] and [`App::reach`] are the two doors to it.
 
+mod computer;
 mod giving;
 mod login;
 pub mod matrix;
 mod person;
 
+pub use computer::ComputerGrant;
+pub(crate) use computer::KnownComputers;
 pub(crate) use giving::role_in;
 pub use matrix::Verb;
 pub use person::{Allowed, Person, Target, Via, server_actor};
 
 use crate::app::{App, AppError};
-use control::{Rights, SecretDigest, SecretKind, Token, TokenId, TokenScope, TokenSecret, TokenState};
+use control::{KnownComputer, Rights, SecretDigest, SecretKind, Token, TokenId, TokenScope, TokenSecret, TokenState};
 use parking_lot::Mutex;
 use repo_format::id::VaultId;
 use std::collections::{HashMap, HashSet};
@@ -36,6 +39,8 @@ pub enum Principal {
     Token(Box<Token>),
     /// Somebody who has logged in, or a token of theirs.
     Person(Box<Person>),
+    /// The agent of an enrolled computer.
+    Computer(Box<KnownComputer>),
 }
 
 impl fmt::Display for Principal {
@@ -44,6 +49,7 @@ impl fmt::Display for Principal {
             Principal::Local => f.write_str("local"),
             Principal::Token(token) => write!(f, "{}", token.id),
             Principal::Person(person) => write!(f, "{}", person.user),
+            Principal::Computer(known) => write!(f, "{}", known.computer.id),
         }
     }
 }
@@ -147,6 +153,11 @@ impl Principal {
             Principal::Local => Some(TokenScope::Operator),
             Principal::Token(token) => Some(token.scope),
             Principal::Person(_) => None,
+            // What its user's vault holds, and nothing of what deletes there.
+            Principal::Computer(known) => known.vault.map(|vault| TokenScope::Vault {
+                vault,
+                rights: Rights { backup: true, restore: true, ..Rights::default() },
+            }),
         }
     }
 
@@ -157,6 +168,7 @@ impl Principal {
             Principal::Token(token) if token.scope == TokenScope::Operator => format!("operator ({})", token.name),
             Principal::Token(token) => token.name.clone(),
             Principal::Person(person) => person.name.clone(),
+            Principal::Computer(known) => format!("computer {}", known.computer.name),
         }
     }
 
@@ -166,6 +178,7 @@ impl Principal {
             Principal::Local => true,
             Principal::Token(token) => token.scope == TokenScope::Operator,
             Principal::Person(person) => person.may_operate(),
+            Principal::Computer(_) => false,
         };
         if may { Ok(OperatorGrant(())) } else { Err(AppError::Forbidden { needed: "the right `operator`" }) }
     }
@@ -248,6 +261,9 @@ impl App {
         }
         if let Some(secret) = TokenSecret::parse(SecretKind::ApiToken, bearer) {
             return self.person_by_api_token(&secret.digest(), address).await;
+        }
+        if let Some(credential) = TokenSecret::parse(SecretKind::Computer, bearer) {
+            return self.authenticate_computer(credential.digest()).await;
         }
         let secret = TokenSecret::parse(SecretKind::Token, bearer).ok_or(AppError::Unauthorized)?.digest();
         if secret == self.local_secret {

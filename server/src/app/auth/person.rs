@@ -127,7 +127,7 @@ impl Principal {
             Principal::Person(person) => person.holdings.clone(),
             Principal::Local => operator_holdings(),
             Principal::Token(token) if token.scope == TokenScope::Operator => operator_holdings(),
-            Principal::Token(_) => Vec::new(),
+            Principal::Token(_) | Principal::Computer(_) => Vec::new(),
         }
     }
 
@@ -135,7 +135,7 @@ impl Principal {
     pub fn user(&self) -> Option<UserId> {
         match self {
             Principal::Person(person) => Some(person.user),
-            Principal::Local | Principal::Token(_) => None,
+            Principal::Local | Principal::Token(_) | Principal::Computer(_) => None,
         }
     }
 
@@ -170,7 +170,7 @@ impl Principal {
                 behalf: at.and_then(Location::tenant).filter(|tenant| *tenant != person.tenant),
                 address: person.address.to_string(),
             },
-            Principal::Local | Principal::Token(_) => {
+            Principal::Local | Principal::Token(_) | Principal::Computer(_) => {
                 Actor { id: self.to_string(), name: self.who(), behalf: None, address: "local".into() }
             }
         }
