@@ -24,6 +24,7 @@ mod id;
 mod invitation;
 mod job;
 mod job_log;
+mod job_run;
 mod licence_quota;
 mod login;
 mod mail;
@@ -72,8 +73,9 @@ pub use id::{
 pub use invitation::{
     Accepted, INVITATION_NS, Invitation, InvitationKind, InvitationState, NewInvitation, Newcomer, ServiceOffer,
 };
-pub use job::{BeginJob, EndJob, Job, JobCause, JobCounts, JobKind, JobState, LOST, NOT_ENDED_NS};
+pub use job::{Job, JobCause, JobCounts, JobKind, JobState, LOST, NOT_ENDED_NS};
 pub use job_log::{JOB_LOG_LINE_BYTES_MAX, JOB_LOG_LINES_MAX, LogLevel, LogLine};
+pub use job_run::{BeginJob, EndJob};
 pub use login::{Account, FreshLogin, LOGIN_SESSION_NS, LOGIN_SESSIONS_MAX, LoginSession, STEP_UP_NS, UserState};
 pub use mail::{LOCALES, MailState, MailTemplate, NewMail, OutboxMail, OutgoingMail, RenderedMail};
 pub use member::{Member, MemberRole};

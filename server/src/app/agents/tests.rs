@@ -3,7 +3,7 @@ use crate::app::auth::{Person, Via};
 use crate::app::{AppParts, Principal};
 use crate::clock::Clock;
 use api::plans::{PlanBody, PlanSource};
-use control::{Control, Holding, JobCause, LogLevel, Place, PlanState, Role, SecretKind, TokenSecret, UserName};
+use control::{Control, Holding, JobCause, LogLevel, LoginSessionId, Place, PlanState, Role, SecretKind, TokenSecret, UserName};
 use repo_format::keyring::MasterKey;
 use schedule::{Rule, Schedule};
 use std::net::{IpAddr, Ipv4Addr};
@@ -33,6 +33,13 @@ struct Bed {
     _folder: tempfile::TempDir,
 }
 
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn login(step_up_until_ns: i64) -> Via {
+    let session = LoginSessionId::from_bytes([3; 16]);
+    Via::Login { session, second_factor_missing: false, step_up_until_ns }
+}
+
 async fn user(app: &App, name: &str) -> Principal {
     let name = UserName::parse(name).unwrap();
     let made = app.create_user(Principal::Local.operator().unwrap(), &name).await.unwrap();
@@ -43,8 +50,8 @@ async fn user(app: &App, name: &str) -> Principal {
         name: name.to_string(),
         tenant,
         holdings: vec![Holding { role: Role::BackupUser, place: Place::Own { user, tenant }, verbs: Vec::new() }],
-        via: Via::Login { step_up_until_ns: i64::MAX },
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        via: login(i64::MAX),
+        address: LOCALHOST,
     }))
 }
 
@@ -61,6 +68,7 @@ impl Bed {
             local_secret: TokenSecret::generate(SecretKind::Token).unwrap(),
             master_fingerprint: master.fingerprint(),
             public_url: "https://localhost".into(),
+            sealer: Arc::new(crate::sealing::SealingKey::from_bytes([2; 32])),
             load_master_key: Arc::new(move || Ok(master.clone())),
         };
         let app = Arc::new(App::new(parts).await.unwrap());
@@ -77,7 +85,7 @@ impl Bed {
         let Principal::Person(anna) = &self.anna else { panic!("a person") };
         let made = self.app.create_enrolment(&self.anna, &anna.user.to_string(), None).await.unwrap();
         let enrolled = self.app.enrol(made.secret.expose(), name, None, SystemWords::default()).await.unwrap();
-        let agent = self.app.authenticate(enrolled.secret.expose()).await.unwrap();
+        let agent = self.app.authenticate(enrolled.secret.expose(), LOCALHOST).await.unwrap();
         (agent.computer().unwrap(), enrolled.secret.expose().to_owned())
     }
 
@@ -234,18 +242,18 @@ async fn nobody_else_sees_a_computer_or_what_belongs_to_it() {
     assert!(matches!(refused, Err(AppError::NotFound { .. })), "{refused:?}");
     // To take a place asks for a fresh factor.
     let Principal::Person(mut stale) = bed.anna.clone() else { panic!("a person") };
-    stale.via = Via::Login { step_up_until_ns: NOON };
+    stale.via = login(NOON);
     let stale = Principal::Person(stale);
     bed.app.create_enrolment(&stale, &user, None).await.unwrap();
     let refused = bed.app.create_enrolment(&stale, &user, Some(&computer)).await;
     assert!(matches!(refused, Err(AppError::StepUpNeeded { .. })), "{refused:?}");
 
     // The agent speaks for its computer and reaches nothing of the tree; with the computer its credential dies.
-    let agent = bed.app.authenticate(&credential).await.unwrap();
+    let agent = bed.app.authenticate(&credential, LOCALHOST).await.unwrap();
     assert!(matches!(bed.app.computer(&agent, &computer).await, Err(AppError::NotFound { .. })));
     assert!(matches!(bed.app.computers(&agent, None, None, 9).await, Err(AppError::Forbidden { .. })));
     bed.app.retire_computer(&bed.anna, &computer).await.unwrap();
-    assert!(matches!(bed.app.authenticate(&credential).await, Err(AppError::Unauthorized)));
+    assert!(matches!(bed.app.authenticate(&credential, LOCALHOST).await, Err(AppError::Unauthorized)));
 }
 
 #[tokio::test]
