@@ -8,10 +8,10 @@ use crate::credential::{mail_values, store_password};
 use crate::error::exists;
 use crate::mail::{MailTemplate, NewMail, queue_mail, queue_mail_to_user};
 use crate::password::PasswordHash;
-use crate::service::{Licence, NewService, insert_service};
+use crate::service::{NewService, insert_service};
 use crate::tenant::{TITLE_BYTES_MAX, check_title, insert_tenant};
 use crate::{
-    Actor, Control, ControlError, Deed, Email, GroupId, InvitationId, MemberRole, NewTenant, ProductId, Scope,
+    Actor, Control, ControlError, Deed, Email, GroupId, InvitationId, Licence, MemberRole, NewTenant, ProductId, Scope,
     SecretDigest, SecretKind, TenantId, TenantKind, TokenSecret, UserId,
 };
 use sqlx::any::AnyRow;

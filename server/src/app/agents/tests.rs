@@ -3,7 +3,9 @@ use crate::app::auth::{Person, Via};
 use crate::app::{AppParts, Principal};
 use crate::clock::Clock;
 use api::plans::{PlanBody, PlanSource};
-use control::{Control, Holding, JobCause, LogLevel, LoginSessionId, Place, PlanState, Role, SecretKind, TokenSecret, UserName};
+use control::{
+    Control, Holding, JobCause, LogLevel, LoginSessionId, Place, PlanState, Role, SecretKind, TokenSecret, UserName,
+};
 use repo_format::keyring::MasterKey;
 use schedule::{Rule, Schedule};
 use std::net::{IpAddr, Ipv4Addr};
