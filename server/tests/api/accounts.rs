@@ -168,7 +168,10 @@ async fn the_master_key_is_confirmed_by_reading_it_back() {
 async fn a_token_expires_when_its_time_is_over() {
     let folder = tempfile::tempdir().unwrap();
     let offset = folder.path().join("clock");
-    let server = Server::start_with_environment(&[(server::clock::CLOCK_FILE_VARIABLE, offset.to_str().unwrap())]);
+    let server = Server::start_with_environment(
+        &folder.path().join("data"),
+        &[(server::clock::CLOCK_FILE_VARIABLE, offset.to_str().unwrap())],
+    );
     let anna = server.user("anna");
     let hour = token(&server, &["--vault", &anna.vault, "--valid-seconds", "3600"]);
     let client = server.client(&hour.secret);

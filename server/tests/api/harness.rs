@@ -63,13 +63,10 @@ impl Server {
         Self::start_process(data, arguments, &[])
     }
 
-    /// On a fresh data folder, with environment variables.
+    /// On a data folder that may hold something, with environment variables.
     #[cfg(feature = "testing")]
-    pub fn start_with_environment(variables: &[(&str, &str)]) -> Server {
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = Self::start_process(&folder.path().join("data"), &[], variables);
-        server.folder = Some(folder);
-        server
+    pub fn start_with_environment(data: &Path, variables: &[(&str, &str)]) -> Server {
+        Self::start_process(data, &[], variables)
     }
 
     fn start_process(data: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Server {

@@ -244,6 +244,12 @@ async fn an_api_token_does_what_its_maker_may_and_it_was_made_for() {
     let sent: SentInvitation = ok(token.post(&path, &json!({"email": "u@example.org", "role": "user"})).await).await;
     assert!(sent.link.is_none(), "the mail proves the address");
 
+    // No token makes tokens, whatever it was made for.
+    let maker: NewApiToken =
+        ok(make(&anna, json!({"name": "m", "verbs": ["self.secure", "security.view"]})).await).await;
+    let child = json!({"name": "x", "verbs": ["security.view"]});
+    refused(make(&server.client(&maker.secret.0), child).await, StatusCode::FORBIDDEN, Code::Forbidden).await;
+
     let elsewhere = json!({"name": "x", "verbs": ["security.view"], "networks": ["192.0.2.0/24"]});
     let fresh_elsewhere: NewApiToken = ok(make(&anna, elsewhere).await).await;
     let answer = server.client(&fresh_elsewhere.secret.0).get(&security(&acme)).await;
@@ -251,7 +257,7 @@ async fn an_api_token_does_what_its_maker_may_and_it_was_made_for() {
     let listed: Page<api::identity::ApiToken> = ok(anna.get("/api/v1/api-tokens?limit=1").await).await;
     let rest = format!("/api/v1/api-tokens?after={}", listed.next.unwrap());
     let rest: Page<api::identity::ApiToken> = ok(anna.get(&rest).await).await;
-    assert_eq!((listed.items.len(), rest.items.len()), (1, 1));
+    assert_eq!((listed.items.len(), rest.items.len()), (1, 2));
     let path = format!("/api/v1/api-tokens/{}", fresh.token.id);
     refused(delete(&bert, &path).await, StatusCode::NOT_FOUND, Code::NotFound).await;
     let _: api::identity::ApiToken = ok(delete(&anna, &path).await).await;

@@ -82,29 +82,37 @@ async fn an_export_is_whole_and_without_secrets() {
     refused(foreign, StatusCode::NOT_FOUND, Code::NotFound).await;
 }
 
-/// The server's clock is moved past the time of grace.
+/// The server's clock is moved past the time of grace while it is off.
 #[cfg(feature = "testing")]
 #[tokio::test]
 async fn what_is_over_is_destroyed_with_a_proof() {
     use api::removal::RemovalReceipts;
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
-    let server = Server::start_with_environment(&[("HOLDFAST_TEST_CLOCK_FILE", clock.to_str().unwrap())]);
-    let operator = operator(&server);
+    let data = folder.path().join("data");
+    let start = || Server::start_with_environment(&data, &[("HOLDFAST_TEST_CLOCK_FILE", clock.to_str().unwrap())]);
+    let server = start();
+    let local = operator(&server);
     let anna = server.user("anna");
     let keys = anna.keys().await;
     anna.backup(&Tree::build(&keys, 0)).await;
-    let tenants: Value = ok(operator.get("/api/v1/tenants?kind=customer").await).await;
+    let tenants: Value = ok(local.get("/api/v1/tenants?kind=customer").await).await;
     let tenant = tenants["items"][0]["id"].as_str().unwrap().to_owned();
-    let _: Tenant = ok(send(&operator, Method::POST, &format!("/tenants/{tenant}/disconnect")).await).await;
-    let _: Tenant = ok(send(&operator, Method::DELETE, &format!("/tenants/{tenant}")).await).await;
+    let _: Tenant = ok(send(&local, Method::POST, &format!("/tenants/{tenant}/disconnect")).await).await;
+    let _: Tenant = ok(send(&local, Method::DELETE, &format!("/tenants/{tenant}")).await).await;
+    server.stop();
     std::fs::write(&clock, (31 * 24 * 3600).to_string()).unwrap();
+    let server = start();
+    let operator = operator(&server);
     // A clock that jumps is not believed: nothing is destroyed before somebody has looked at it.
     let checked: AccountsCheck = ok(send(&operator, Method::POST, "/accounts/repair").await).await;
-    assert!(checked.items.iter().all(|item| item.kind == "removal_due" && !item.repaired), "{checked:?}");
+    assert!(
+        !checked.items.is_empty() && checked.items.iter().all(|item| item.kind == "removal_due" && !item.repaired),
+        "{checked:?}"
+    );
     assert!(server.command(&["clock", "confirm"]).status.success());
     let checked: AccountsCheck = ok(send(&operator, Method::POST, "/accounts/repair").await).await;
-    assert!(checked.items.iter().all(|item| item.repaired), "{checked:?}");
+    assert!(!checked.items.is_empty() && checked.items.iter().all(|item| item.repaired), "{checked:?}");
     let gone = operator.get(&format!("/api/v1/tenants/{tenant}")).await;
     refused(gone, StatusCode::NOT_FOUND, Code::NotFound).await;
     let receipts: RemovalReceipts = ok(operator.get("/api/v1/removal-receipts").await).await;

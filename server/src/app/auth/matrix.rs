@@ -44,6 +44,11 @@ impl Verb {
         self.0.starts_with("self.")
     }
 
+    /// Whether every role holds it without a condition.
+    pub fn is_everybodys(self) -> bool {
+        MATRIX.rows.get(self.0).is_some_and(|row| row.cells.iter().all(|cell| *cell == Cell::Yes))
+    }
+
     /// The cell of a role.
     pub fn cell(self, role: Role) -> Cell {
         MATRIX.rows.get(self.0).and_then(|row| row.cells.get(role as usize)).copied().unwrap_or(Cell::No)

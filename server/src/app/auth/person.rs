@@ -248,7 +248,7 @@ impl App {
         let asker = Asker { holdings: &holdings, user: caller.user(), now_ns: self.clock.now_ns() };
         let by_credential = match caller {
             Principal::Person(person) => match &person.via {
-                Via::ApiToken { verbs, .. } => verbs.contains(&verb),
+                Via::ApiToken { verbs, below, .. } => verbs.contains(&verb) && at.path.contains(below),
                 Via::Login { .. } => true,
             },
             _ => true,
@@ -260,7 +260,8 @@ impl App {
     }
 
     /// Refuses to give a role that is more than the caller's own. Administrators give any role in their tenants and
-    /// those below; members of groups only that of a user; a token none whose verbs it does not have.
+    /// those below; members of groups only that of a user; a token none whose verbs it does not have, as far as they
+    /// reach what is somebody else's.
     pub fn check_may_give(&self, caller: &Principal, role: Role, at: &Location) -> Result<(), AppError> {
         let Principal::Person(person) = caller else { return Ok(()) };
         let administers = person.holdings.iter().any(|holding| {
@@ -271,7 +272,10 @@ impl App {
             return Err(AppError::Forbidden { needed: "the role of an administrator" });
         }
         if let Via::ApiToken { verbs, .. } = &person.via {
-            let lacking = Verb::all().into_iter().find(|verb| verb.cell(role) != Cell::No && !verbs.contains(verb));
+            let reaches_others = |verb: &Verb| {
+                !matches!(verb.cell(role), Cell::No | Cell::Own) && !verb.is_everybodys() && !verbs.contains(verb)
+            };
+            let lacking = Verb::all().into_iter().find(reaches_others);
             if let Some(verb) = lacking {
                 return Err(AppError::Forbidden { needed: verb.as_str() });
             }

@@ -29,7 +29,8 @@ impl App {
         request: ApiTokenRequest,
     ) -> Result<(ApiToken, TokenSecret), AppError> {
         self.allow(caller, Verb::SELF_SECURE, Target::Myself).await?;
-        let person = self.person(caller)?;
+        // A token that made tokens would outlive its expiry and leave its networks by them.
+        let (person, _) = self.logged_in(caller)?;
         let tenant = request.tenant.unwrap_or(person.tenant);
         let at = self.control.locate_tenant(&tenant).await?;
         let (mut verbs, nowhere) = (Vec::new(), Location::default());

@@ -283,7 +283,7 @@ impl App {
     }
 
     /// The person behind a caller who has logged in, and the login session.
-    fn logged_in<'a>(&self, caller: &'a Principal) -> Result<(&'a Person, LoginSessionId), AppError> {
+    pub(crate) fn logged_in<'a>(&self, caller: &'a Principal) -> Result<(&'a Person, LoginSessionId), AppError> {
         match caller {
             Principal::Person(person) => match &person.via {
                 Via::Login { session, .. } => Ok((person, *session)),

@@ -54,7 +54,8 @@ impl App {
 
     async fn for_second_factor<'a>(&self, caller: &'a Principal) -> Result<(&'a Person, Account), AppError> {
         self.allow(caller, Verb::SELF_SECURE, Target::Myself).await?;
-        let person = self.person(caller)?;
+        // A stolen token neither takes nor gives ways to log in.
+        let (person, _) = self.logged_in(caller)?;
         let account = self.own_account(person).await?;
         Ok((person, account))
     }
