@@ -366,24 +366,32 @@ impl Control {
 
     /// How many computers a user may have: `None` is as many as wanted. Only services that take backups or will count.
     pub async fn computers_allowed(&self, user: &UserId) -> Result<Option<i64>, ControlError> {
-        let rows = sqlx::query(
-            "SELECT allocations.computers AS computers, services.state AS state FROM allocations \
-             JOIN services ON services.id = allocations.service_id WHERE allocations.user_id = $1",
-        )
-        .bind(user.to_string())
-        .fetch_all(&self.readers)
-        .await?;
-        let (mut sum, mut counted) = (0i64, false);
-        for row in &rows {
-            if !ServiceState::stored(&row.try_get::<String, _>("state")?)?.is_given() {
-                continue;
-            }
-            counted = true;
-            match row.try_get::<Option<i64>, _>("computers")? {
-                None => return Ok(None),
-                Some(computers) => sum = sum.saturating_add(computers),
-            }
-        }
-        Ok(counted.then_some(sum))
+        computers_allowed_in(&mut *self.readers.acquire().await?, user).await
     }
+}
+
+/// The same, in a transaction.
+pub(crate) async fn computers_allowed_in(
+    connection: &mut AnyConnection,
+    user: &UserId,
+) -> Result<Option<i64>, ControlError> {
+    let rows = sqlx::query(
+        "SELECT allocations.computers AS computers, services.state AS state FROM allocations \
+         JOIN services ON services.id = allocations.service_id WHERE allocations.user_id = $1",
+    )
+    .bind(user.to_string())
+    .fetch_all(connection)
+    .await?;
+    let (mut sum, mut counted) = (0i64, false);
+    for row in &rows {
+        if !ServiceState::stored(&row.try_get::<String, _>("state")?)?.is_given() {
+            continue;
+        }
+        counted = true;
+        match row.try_get::<Option<i64>, _>("computers")? {
+            None => return Ok(None),
+            Some(computers) => sum = sum.saturating_add(computers),
+        }
+    }
+    Ok(counted.then_some(sum))
 }

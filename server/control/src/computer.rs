@@ -2,6 +2,7 @@
 //! elsewhere.
 
 use crate::account::{check_name, vault_id};
+use crate::allocation::computers_allowed_in;
 use crate::audit_log::record;
 use crate::error::exists;
 use crate::job::{fail_lost_jobs, withdraw_queued_jobs};
@@ -190,7 +191,7 @@ impl Control {
     }
 
     /// Makes an enrolment for a user's new computer, or for one that takes the place of `replaces`, which must be an
-    /// active computer of the same user.
+    /// active computer of the same user. [`ControlError::WrongState`] for a user without a vault.
     pub async fn create_enrolment(
         &self,
         scope: &Scope,
@@ -203,6 +204,20 @@ impl Control {
         let secret = TokenSecret::generate(SecretKind::Enrolment)?;
         let id = EnrolmentId::generate()?;
         let mut transaction = self.write().await?;
+        let text = format!(
+            "SELECT users.name AS name, (SELECT COUNT(*) FROM vaults WHERE vaults.user_id = users.id \
+             AND vaults.name = 'default') AS vaults FROM users WHERE users.id = $1 AND {}",
+            scope.condition("users.tenant_id", Some("users.id"))
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(user.to_string())
+            .fetch_optional(&mut *transaction)
+            .await?
+            .ok_or_else(|| ControlError::not_found("user", &user.to_string()))?;
+        if row.try_get::<i64, _>("vaults")? == 0 {
+            let (name, needed) = (row.try_get::<String, _>("name")?, "allocate a part of a service to the user first");
+            return Err(ControlError::wrong_state("user", &name, "without a vault", needed));
+        }
         if let Some(replaces) = replaces {
             let old = active_computer_in(&mut transaction, scope, replaces).await?;
             if old.user != *user {
@@ -264,7 +279,8 @@ impl Control {
         let mut transaction = self.write().await?;
         let used = sqlx::query(
             "UPDATE enrolments SET used_ns = $1 WHERE secret_hash = $2 AND used_ns IS NULL AND expires_ns > $1 \
-             AND EXISTS (SELECT 1 FROM users WHERE users.id = enrolments.user_id AND users.state = 'active') \
+             AND EXISTS (SELECT 1 FROM users JOIN vaults ON vaults.user_id = users.id \
+                 WHERE users.id = enrolments.user_id AND users.state = 'active' AND vaults.name = 'default') \
              RETURNING tenant_id, user_id, replaces_id",
         )
         .bind(now_ns)
@@ -289,7 +305,7 @@ impl Control {
             .await?
             .ok_or_else(|| ControlError::wrong_state("computer", old, "retired", ENROL))?,
             None => {
-                check_room(&mut transaction, &user).await?;
+                check_room(&mut transaction, &UserId::stored(&user)?).await?;
                 sqlx::query(
                     "INSERT INTO computers (id, tenant_id, user_id, name, state, state_ns, secret_hash, credential_ns, \
                      os, agent_version, seen_ns, created_ns) \
@@ -495,30 +511,19 @@ async fn check_place(
     }
 }
 
-/// A user whose allocations all name a number of computers has no more of them than that.
-async fn check_room(connection: &mut AnyConnection, user: &str) -> Result<(), ControlError> {
-    let row = sqlx::query(
-        "SELECT COUNT(*) AS given, COUNT(computers) AS counted, CAST(SUM(computers) AS BIGINT) AS computers \
-         FROM allocations WHERE user_id = $1",
-    )
-    .bind(user)
-    .fetch_one(&mut *connection)
-    .await?;
-    let (given, counted): (i64, i64) = (row.try_get("given")?, row.try_get("counted")?);
-    if given == 0 || counted < given {
-        return Ok(());
-    }
-    let room: Option<i64> = row.try_get("computers")?;
+/// A user has no more computers than its allocations give.
+async fn check_room(connection: &mut AnyConnection, user: &UserId) -> Result<(), ControlError> {
+    let Some(room) = computers_allowed_in(&mut *connection, user).await? else { return Ok(()) };
     let used: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM computers WHERE user_id = $1 AND state = 'active'")
-        .bind(user)
+        .bind(user.to_string())
         .fetch_one(connection)
         .await?;
-    match used < room.unwrap_or(0) {
+    match used < room {
         true => Ok(()),
         false => Err(ControlError::wrong_state(
             "allocation",
             "of this user",
-            &format!("used up: it gives {} computers, and {used} are enrolled", room.unwrap_or(0)),
+            &format!("used up: it gives {room} computers, and {used} are enrolled"),
             "retire one, or have more allocated",
         )),
     }

@@ -3,10 +3,10 @@
 
 use crate::account::check_name;
 use crate::audit_log::record;
-use crate::contact::fill_contacts;
 use crate::credential::{mail_values, store_password};
 use crate::error::exists;
 use crate::mail::{MailTemplate, NewMail, queue_mail, queue_mail_to_user};
+use crate::member::insert_membership;
 use crate::password::PasswordHash;
 use crate::service::{NewService, insert_service};
 use crate::tenant::{TITLE_BYTES_MAX, check_title, insert_tenant};
@@ -284,7 +284,7 @@ async fn free_name(connection: &mut AnyConnection, tenant: &TenantId, email: &Em
 }
 
 /// Makes somebody a member. The first administrator is the owner.
-async fn insert_membership(
+async fn join(
     connection: &mut AnyConnection,
     user: &UserId,
     tenant: &TenantId,
@@ -296,21 +296,7 @@ async fn insert_membership(
         .fetch_optional(&mut *connection)
         .await?;
     let owner = role == MemberRole::Admin && owned.is_none();
-    sqlx::query(
-        "INSERT INTO memberships (user_id, tenant_id, role, owner, created_ns) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (user_id, tenant_id, role) DO NOTHING",
-    )
-    .bind(user.to_string())
-    .bind(tenant.to_string())
-    .bind(role.as_str())
-    .bind(i64::from(owner))
-    .bind(now_ns)
-    .execute(&mut *connection)
-    .await?;
-    if role == MemberRole::Admin {
-        fill_contacts(connection, tenant, user, now_ns).await?;
-    }
-    Ok(())
+    insert_membership(connection, tenant, user, role, owner, now_ns).await
 }
 
 async fn send(
@@ -677,7 +663,7 @@ impl Control {
         };
         let actor = Actor { id: user.to_string(), name: title.clone(), behalf: None, address: address.to_owned() };
         if let Some(role) = role {
-            insert_membership(&mut transaction, &user, &tenant, role, now_ns).await?;
+            join(&mut transaction, &user, &tenant, role, now_ns).await?;
         }
         match &invitation.kind {
             InvitationKind::User { groups, .. } => {

@@ -4,9 +4,9 @@
 mod engines;
 
 use control::{
-    Actor, BeginJob, Computer, ComputerState, Control, ControlError, Due, EndJob, JobCause, JobCounts, JobId, JobState,
-    LOST, LogLevel, LogLine, NewRevision, OrderKind, Plan, PlanId, PlanState, RetentionPolicy, Scope, ScopePart,
-    SystemWords, TenantId, TokenSecret, UserId, UserName,
+    Actor, BeginJob, Computer, ComputerState, Control, ControlError, Due, EndJob, ExportPlace, JobCause, JobCounts,
+    JobId, JobState, LOST, LogLevel, LogLine, NewRevision, OrderKind, Plan, PlanId, PlanState, RetentionPolicy, Scope,
+    ScopePart, SystemWords, TenantId, TokenSecret, UserId, UserName,
 };
 use repo_format::id::VaultId;
 
@@ -20,6 +20,8 @@ on_each_engine! {
     orders_are_given_until_they_are_taken,
     logs_are_kept_once,
     nothing_of_another_computer_or_tenant_is_reached,
+    an_enrolment_needs_a_vault,
+    an_export_holds_plans_jobs_and_logs_and_no_credential,
 }
 
 const MINUTE: i64 = 60_000_000_000;
@@ -417,4 +419,56 @@ async fn nothing_of_another_computer_or_tenant_is_reached(control: Control) {
     assert_eq!(control.locate_plan(&nightly.id).await.unwrap().unwrap().user, Some(anna));
     assert_eq!(control.locate_job(&job.id).await.unwrap().unwrap().user, Some(anna));
     assert_eq!(control.locate_job(&JobId::from_bytes([9; 16])).await.unwrap(), None);
+}
+
+async fn an_enrolment_needs_a_vault(control: Control) {
+    let scope = all(&control);
+    let anna = user(&control, "acme/anna", 1).await;
+    let made = control.create_enrolment(&scope, &actor(), &anna, None, MINUTE, 0).await.unwrap();
+    control.delete_vault(&VaultId::from_bytes([1; 16])).await.unwrap();
+    let refused = control.create_enrolment(&scope, &actor(), &anna, None, MINUTE, 0).await;
+    assert!(is_wrong_state(&refused), "{refused:?}");
+    let enrolled = control.enrol(&made.secret.digest(), "laptop", None, words(), "agent", 1).await;
+    assert!(is_not_found(&enrolled), "{enrolled:?}");
+    assert_eq!(control.computers(&scope, Some(&anna), None, 9).await.unwrap(), []);
+}
+
+async fn an_export_holds_plans_jobs_and_logs_and_no_credential(control: Control) {
+    let scope = all(&control);
+    let (anna, bert) = (user(&control, "acme/anna", 1).await, user(&control, "other/bert", 2).await);
+    let (laptop, secret) = enrolled(&control, &scope, &anna, "laptop").await;
+    let (foreign, _) = enrolled(&control, &scope, &bert, "foreign").await;
+    let lines: Vec<LogLine> = (0..700)
+        .map(|line| LogLine { line, at_ns: line, level: LogLevel::Info, text: format!("line {line}") })
+        .collect();
+    for computer in [&laptop, &foreign] {
+        for name in ["nightly", "hourly"] {
+            let plan = plan(&control, &scope, computer, name, None).await;
+            for number in 2..15 {
+                let body = format!("{{\"number\":{number}}}");
+                control.revise_plan(&scope, &actor(), &plan.id, &revision(&body, None), 4).await.unwrap();
+            }
+            let job = BeginJob { revision: Some(14), ..begin(&plan, None) };
+            let job = control.begin_job(&scope, computer, &job, "agent", 100).await.unwrap();
+            control.append_job_log(computer, &job.id, &lines).await.unwrap();
+        }
+    }
+    let acme = control.locate_user(&anna).await.unwrap().unwrap().tenant().unwrap();
+    let (mut place, mut sections) = (ExportPlace::default(), std::collections::BTreeMap::new());
+    while let Some((page, next)) = control.export_page(&scope, &acme, &place).await.unwrap() {
+        sections.entry(page.section).or_insert_with(Vec::new).extend(page.rows);
+        place = next;
+    }
+    assert_eq!(sections["computers"].len(), 1);
+    assert_eq!((sections["computers"][0]["name"].as_str(), sections["plans"].len()), (Some("laptop"), 2));
+    assert_eq!((sections["jobs"].len(), sections["enrolments"].len()), (2, 1));
+    assert!(sections["jobs"].iter().all(|job| job["ended_ns"].is_null() && job["log_lines"] == 700));
+    // In order and each once, over pages that end inside of a job and of a plan.
+    let numbers: Vec<i64> = sections["job_log"].iter().map(|line| line["line"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, (0..700).chain(0..700).collect::<Vec<i64>>());
+    let numbers: Vec<i64> = sections["plan_revisions"].iter().map(|one| one["revision"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, (1..15).chain(1..15).collect::<Vec<i64>>());
+    let text = serde_json::to_string(&sections).unwrap();
+    assert!(!text.contains(&foreign.id.to_string()), "of somebody else");
+    assert!(!text.contains(secret.expose()) && !text.contains("secret_hash"), "a secret");
 }

@@ -6,7 +6,7 @@ mod engines;
 use control::{
     Actor, Authority, ContactKind, Control, ControlError, Gate, Licence, LicenceChange, MemberRole, NewAllocation,
     NewService, NewTenant, ProductId, ProductTerms, QuotaScope, Scope, ScopePart, Service, ServiceId, ServiceState,
-    Share, TenantChange, TenantId, TenantKind, Unit, UserId, UserName,
+    Share, SystemWords, TenantChange, TenantId, TenantKind, Unit, UserId, UserName,
 };
 use repo_format::id::VaultId;
 use std::collections::BTreeMap;
@@ -397,6 +397,17 @@ async fn products_sold_by_users_and_computers_are_counted_so(control: Control) {
     assert_eq!(world.control.computers_allowed(&users[0]).await.unwrap(), None);
     assert_eq!(world.control.computers_allowed(&users[1]).await.unwrap(), Some(5));
     assert_eq!(world.control.computers_allowed(&users[2]).await.unwrap(), Some(2));
+    // And so many can be enrolled.
+    let enrol = async |name: &str| {
+        let made = world.control.create_enrolment(&world.scope, &actor(), &users[2], None, NOW + 1, NOW).await.unwrap();
+        world.control.enrol(&made.secret.digest(), name, None, SystemWords::default(), "agent", NOW).await
+    };
+    let (first, _) = enrol("first").await.unwrap();
+    enrol("second").await.unwrap();
+    let third = enrol("third").await;
+    assert!(matches!(&third, Err(ControlError::WrongState { state, .. }) if state.contains("gives 2")), "{third:?}");
+    world.control.retire_computer(&world.scope, &actor(), &first.id, NOW).await.unwrap();
+    enrol("third").await.unwrap();
     // Not sold by space: no quota of space.
     for (scope, limits) in world.control.licence_quotas(&acme, None).await.unwrap() {
         assert_eq!(limits.physical_hard, None, "{scope}");

@@ -1,7 +1,7 @@
 //! Computers: enrolling them, what is known of them, restores on them, and taking their credentials away.
 
 use crate::app::plans::check_absolute;
-use crate::app::{App, AppError, Principal, Target, Verb};
+use crate::app::{App, AppError, Need, Principal, Target, Verb};
 use api::computers::NewRestore;
 use control::{
     Computer, ComputerId, ControlError, FreshEnrolment, Job, SecretKind, SystemWords, TokenSecret, UserId, UserName,
@@ -65,6 +65,9 @@ impl App {
             None => None,
             Some(text) => Some(text.parse::<ComputerId>().map_err(|_| AppError::NotFound { what: "computer" })?),
         };
+        if let Some(vault) = self.control.vault_of_user(&user).await? {
+            self.check_gate(caller, vault, Need::Backup).await?;
+        }
         let now_ns = self.clock.now_ns();
         let expires_ns = now_ns.saturating_add(ENROLMENT_NS);
         let (scope, actor) = (&allowed.scope, &allowed.actor);
@@ -161,7 +164,7 @@ impl App {
         let user = allowed.at.user.ok_or(AppError::NotFound { what: "user" })?;
         let vault = self.control.vault_of_user(&user).await?.ok_or(AppError::NotFound { what: "vault" })?;
         // The server tells now what the agent would only find out.
-        let grant = self.on_vault(caller, &vault.to_string(), crate::app::Need::Restore).await?;
+        let grant = self.on_vault(caller, &vault.to_string(), Need::Restore).await?;
         self.snapshot(grant, snapshot).await?;
         let body = serde_json::to_string(restore).map_err(|error| AppError::Internal(error.to_string()))?;
         let now_ns = self.clock.now_ns();

@@ -238,10 +238,20 @@ impl App {
     /// Starts a backup by a plan now.
     pub async fn start_plan(&self, caller: &Principal, plan: &str) -> Result<Job, AppError> {
         let (id, allowed) = self.at_plan(caller, Verb::BACKUP_START, plan).await?;
+        self.check_may_start(&allowed).await?;
         let queued = self.control.order_backup(&allowed.scope, &allowed.actor, &id, self.clock.now_ns()).await;
         let queued = queued.map_err(unseen)?;
         self.agents.ring(queued.computer);
         Ok(queued)
+    }
+
+    /// The server tells now what the agent would only find out: a vault that is closed takes no backup.
+    async fn check_may_start(&self, allowed: &super::Allowed) -> Result<(), AppError> {
+        let Some(user) = allowed.at.user else { return Ok(()) };
+        match self.control.vault_of_user(&user).await? {
+            Some(vault) => self.check_takes_backups(vault).await,
+            None => Ok(()),
+        }
     }
 
     /// Starts every enabled plan of a computer now: each with its job, or why there is none.
@@ -251,6 +261,7 @@ impl App {
         computer: &str,
     ) -> Result<Vec<(Plan, Result<Job, String>)>, AppError> {
         let (computer, allowed) = self.at_computer(caller, Verb::BACKUP_START, computer).await?;
+        self.check_may_start(&allowed).await?;
         let mut started = Vec::new();
         for plan in self.all_plans(&allowed.scope, &computer).await? {
             if plan.state != control::PlanState::Enabled {

@@ -45,6 +45,7 @@ impl App {
         }
         let moved = self.control.step_user(&allowed.actor, &user, step, self.clock.now_ns()).await;
         self.gates.forget();
+        self.known_computers.forget();
         moved.map_err(or_not_found)
     }
 
@@ -58,6 +59,7 @@ impl App {
         let (scope, actor) = (&allowed.scope, &allowed.actor);
         let moved = self.control.step_tenant(scope, actor, &id, step, self.clock.now_ns()).await;
         self.gates.forget();
+        self.known_computers.forget();
         moved.map_err(or_not_found)
     }
 
@@ -134,6 +136,7 @@ impl App {
             None => Vec::new(),
         };
         self.control.erase_user(&server_actor(), user, self.clock.now_ns()).await?;
+        self.known_computers.forget();
         for (scope, _) in limits {
             if matches!(scope, control::QuotaScope::User(_)) {
                 self.lift_quota(&scope);

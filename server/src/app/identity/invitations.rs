@@ -211,9 +211,14 @@ impl App {
             .control
             .accept_invitation(&digest, &newcomer, &shown_address, &self.public_url, self.clock.now_ns())
             .await;
-        accepted.map_err(|error| match error {
+        let accepted = accepted.map_err(|error| match error {
             control::ControlError::NotFound { what: "invitation", .. } => GONE,
-            other => other.into(),
-        })
+            other => AppError::from(other),
+        })?;
+        if matches!(invitation.kind, InvitationKind::Tenant { service: Some(_), .. }) {
+            self.gates.forget();
+            self.push_licence_quotas(&accepted.tenant, None).await?;
+        }
+        Ok(accepted)
     }
 }
