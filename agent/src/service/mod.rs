@@ -174,13 +174,15 @@ fn is_dead(error: &ClientError) -> bool {
     matches!(error.code(), Some(Code::Unauthorized | Code::TokenExpired))
 }
 
-/// Tells the server that the agent is there, for as long as that takes; `None` when told to stop meanwhile.
+/// Tells the server that the agent is there, for as long as that takes, also while its user is disabled; `None` when told
+/// to stop meanwhile.
 fn greet(client: &Client, stop: &Stop, report: &Report) -> Result<Option<Result<Welcome, Ended>>, AgentError> {
     loop {
         match client.hello(&hello()) {
             Ok(welcome) => return Ok(Some(Ok(welcome))),
             Err(ClientError::Stopped) => return Ok(None),
             Err(error) if is_dead(&error) => return Ok(Some(Err(Ended::NotEnrolled))),
+            Err(error) if error.code() == Some(Code::ServiceRestricted) => report.remark(b"", &error.to_string()),
             Err(error @ (ClientError::Certificate(_) | ClientError::Refused { .. })) => return Err(error.into()),
             Err(error) => report.remark(b"", &format!("the server is away: {error}")),
         }

@@ -82,6 +82,8 @@ pub struct KnownComputer {
     pub user: UserName,
     /// Its user's vault, unless that was deleted.
     pub vault: Option<VaultId>,
+    /// Whether its user is neither disabled nor deleted.
+    pub user_is_active: bool,
 }
 
 /// An enrolment just made.
@@ -337,13 +339,14 @@ impl Control {
         Ok((made, secret))
     }
 
-    /// The computer with this credential; `None` when there is none, when it is retired, or its user is not active.
+    /// The computer with this credential; `None` when there is none, or it is retired.
     pub async fn find_computer(&self, secret: &SecretDigest) -> Result<Option<KnownComputer>, ControlError> {
         let row = sqlx::query(
-            "SELECT computers.*, tenants.name AS customer, users.name AS user_name, vaults.id AS vault_id \
+            "SELECT computers.*, tenants.name AS customer, users.name AS user_name, users.state AS user_state, \
+             vaults.id AS vault_id \
              FROM computers JOIN users ON users.id = computers.user_id JOIN tenants ON tenants.id = users.tenant_id \
              LEFT JOIN vaults ON vaults.user_id = users.id AND vaults.name = 'default' \
-             WHERE computers.secret_hash = $1 AND computers.state = 'active' AND users.state = 'active'",
+             WHERE computers.secret_hash = $1 AND computers.state = 'active'",
         )
         .bind(secret.to_hexadecimal())
         .fetch_optional(&self.readers)
@@ -354,6 +357,7 @@ impl Control {
             computer: computer(&row)?,
             user: UserName { customer: row.try_get("customer")?, user: row.try_get("user_name")? },
             vault: if has_vault { Some(vault_id(&row, "vault_id")?) } else { None },
+            user_is_active: row.try_get::<String, _>("user_state")? == "active",
         }))
     }
 

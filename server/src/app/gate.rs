@@ -55,7 +55,7 @@ impl KnownGates {
     }
 }
 
-fn refusal(gate: Gate) -> AppError {
+pub(crate) fn refusal(gate: Gate) -> AppError {
     AppError::ServiceRestricted(match gate {
         Gate::Open => "nothing is in the way".into(),
         Gate::Service(state) => format!("the service is {}: {}", state.as_str(), state.way_out()),

@@ -4,7 +4,8 @@ use crate::app::{AppParts, Principal};
 use crate::clock::Clock;
 use api::plans::{PlanBody, PlanSource};
 use control::{
-    Control, Holding, JobCause, LogLevel, LoginSessionId, Place, PlanState, Role, SecretKind, TokenSecret, UserName,
+    Control, Holding, JobCause, Licence, LogLevel, LoginSessionId, NewService, Place, PlanState, Role, SecretKind,
+    TokenSecret, UserName, UserStep,
 };
 use repo_format::keyring::MasterKey;
 use schedule::{Rule, Schedule};
@@ -323,4 +324,32 @@ async fn a_restore_is_ordered_of_what_is_there() {
     assert!(matches!(refused, Err(AppError::Invalid(_))), "{refused:?}");
     let refused = bed.app.order_restore(&bed.bert, &computer, &restore).await;
     assert!(matches!(refused, Err(AppError::NotFound { what: "computer" })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_is_closed_starts_nothing_and_enrols_nobody() {
+    let bed = Bed::new().await;
+    let (laptop, credential) = bed.enrolled("laptop").await;
+    let plan = bed.plan(&laptop, "nightly", Rule::Never).await.id.to_string();
+    let computer = laptop.id().to_string();
+    let Principal::Person(anna) = &bed.anna else { panic!("a person") };
+    let (user, tenant) = (anna.user, anna.tenant);
+    let is_closed = |error: AppError| assert!(matches!(error, AppError::ServiceRestricted(_)), "{error}");
+
+    bed.app.step_user(&Principal::Local, user, UserStep::Disable).await.unwrap();
+    is_closed(bed.app.authenticate(&credential, LOCALHOST).await.unwrap_err());
+    is_closed(bed.app.start_plan(&bed.anna, &plan).await.unwrap_err());
+    is_closed(bed.app.start_computer(&bed.anna, &computer).await.unwrap_err());
+    is_closed(bed.app.create_enrolment(&bed.anna, &user.to_string(), None).await.unwrap_err());
+    bed.app.step_user(&Principal::Local, user, UserStep::Enable).await.unwrap();
+    bed.app.authenticate(&credential, LOCALHOST).await.unwrap();
+
+    // The customer has bought something of which this user was given nothing: no backups, but a new machine to restore on.
+    let product = bed.app.control.products().await.unwrap()[0].id;
+    let (scope, actor) = (bed.app.own_scope(), server_actor());
+    let new = NewService { tenant, product, licence: Licence::Paid, quantity: 10, expires_on: None, auto_renew: false };
+    bed.app.control.order_service(&scope, &actor, &new, None, NOON).await.unwrap();
+    bed.app.gates.forget();
+    is_closed(bed.app.start_plan(&bed.anna, &plan).await.unwrap_err());
+    bed.app.create_enrolment(&bed.anna, &user.to_string(), None).await.unwrap();
 }

@@ -1,8 +1,9 @@
 //! Agents of enrolled computers: by their own credential, for their own plans, jobs and orders.
 
 use super::Principal;
+use crate::app::gate::refusal;
 use crate::app::{App, AppError};
-use control::{Computer, ComputerId, KnownComputer, SecretDigest};
+use control::{Computer, ComputerId, Gate, KnownComputer, SecretDigest};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -89,7 +90,8 @@ impl KnownComputers {
 }
 
 impl App {
-    /// The computer behind a credential.
+    /// The computer behind a credential. That of a disabled user is told so: its agent waits until the user is enabled
+    /// again, and does not take its credential for dead.
     pub(super) async fn authenticate_computer(&self, secret: SecretDigest) -> Result<Principal, AppError> {
         let known = match self.known_computers.find(&secret) {
             Ok(known) => known,
@@ -99,7 +101,10 @@ impl App {
                 known
             }
         };
-        Ok(Principal::Computer(Box::new(known)))
+        match known.user_is_active {
+            true => Ok(Principal::Computer(Box::new(known))),
+            false => Err(refusal(Gate::UserDisabled)),
+        }
     }
 }
 
@@ -125,7 +130,7 @@ mod tests {
             plans_version: 0,
             created_ns: 0,
         };
-        KnownComputer { computer, user: UserName::parse("acme/anna").unwrap(), vault }
+        KnownComputer { computer, user: UserName::parse("acme/anna").unwrap(), vault, user_is_active: true }
     }
 
     #[test]
