@@ -52,7 +52,7 @@ impl Bed {
         let listen = ([127, 0, 0, 1], 0).into();
         let data = folder.path().join("data");
         let server = Server::start_with(&binaries, &data, listen, &arguments, &variables).unwrap();
-        let user = server.add_user(&binaries, "acme/anna").unwrap();
+        let user = server.add_user(&binaries, "anna").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let accounts = runtime.block_on(Control::open(&data.join("accounts.sqlite"))).unwrap();
         let authority = accounts.take_authority().unwrap();

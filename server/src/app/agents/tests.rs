@@ -1,3 +1,5 @@
+//! Use cases of agents over a real store and real accounts, on a clock that stands until it is moved.
+
 use super::*;
 use crate::app::auth::{Person, Via};
 use crate::app::{AppParts, Principal};
