@@ -102,6 +102,18 @@ impl LocalServer {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
+    /// As [`LocalServer::get`], for what takes its time.
+    pub async fn get_at_leisure<T: DeserializeOwned>(&self, path: &str) -> Result<T, LocalError> {
+        let bytes = self.succeed_within(LEISURE, Method::GET, path, Bytes::new()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(error))
+    }
+
+    /// `GET` of lines of text.
+    pub async fn get_lines(&self, path: &str) -> Result<String, LocalError> {
+        let bytes = self.succeed_within(LEISURE, Method::GET, path, Bytes::new()).await?;
+        String::from_utf8(bytes.to_vec()).map_err(|error| self.broken(error))
+    }
+
     /// `DELETE`.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, LocalError> {
         self.call(Method::DELETE, path, Bytes::new()).await

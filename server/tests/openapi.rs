@@ -17,8 +17,8 @@ fn the_committed_description_is_current() {
     assert!(commit["responses"]["default"]["content"]["application/problem+json"].is_object());
 }
 
-/// `routes.csv` says of every route what it asks for: a verb of the matrix, `operator`, `any` (whoever is known),
-/// `computer` (the credential of an enrolled one), or `public`.
+/// `routes.csv` says of every route what it asks for: a verb of the matrix, `operator` (`operator+step-up` where it takes
+/// a fresh factor), `any` (whoever is known), `computer` (the credential of an enrolled one), or `public`.
 #[test]
 fn every_route_says_what_it_asks_for() {
     let described: serde_json::Value = serde_json::from_str(&server::http::openapi_document().unwrap()).unwrap();
@@ -31,7 +31,7 @@ fn every_route_says_what_it_asks_for() {
     for line in server::app::auth::ROUTES.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
         assert_eq!(fields.len(), 3, "{line}");
-        let is_known = matches!(fields[2], "operator" | "any" | "computer" | "public")
+        let is_known = matches!(fields[2], "operator" | "operator+step-up" | "any" | "computer" | "public")
             || server::app::Verb::named(fields[2]).is_some();
         assert!(is_known, "{line}: no such right");
         listed.push((fields[0].to_owned(), fields[1].to_owned()));

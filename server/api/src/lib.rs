@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod agents;
+pub mod audit;
 pub mod browse;
 pub mod care;
 pub mod computers;

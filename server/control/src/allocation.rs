@@ -291,7 +291,7 @@ impl Control {
         let found = find_service(&mut transaction, scope, new.service).await?;
         insert_allocation(&mut transaction, actor, &found, new, now_ns).await?;
         transaction.commit().await?;
-        let made = self.allocations_where(new.service, Some(new.user)).await?.pop();
+        let made = self.allocations_where(new.service, &format!("allocations.user_id = '{}'", new.user)).await?.pop();
         made.ok_or_else(|| ControlError::not_found("allocation", &new.user.to_string()))
     }
 
@@ -329,10 +329,20 @@ impl Control {
         Ok(())
     }
 
-    /// Who was given what of a service, by user name, and how far it is given away. `scope` bounds the users as well.
+    /// Who was given what of a service, by user name, and how far it is given away.
     pub async fn allocations(
         &self,
         scope: &Scope,
+        service: &ServiceId,
+    ) -> Result<(Vec<Allocation>, AllocationFigures), ControlError> {
+        self.allocations_of(scope, scope, service).await
+    }
+
+    /// As [`Control::allocations`], of the users in another scope than the service's.
+    pub async fn allocations_of(
+        &self,
+        scope: &Scope,
+        users: &Scope,
         service: &ServiceId,
     ) -> Result<(Vec<Allocation>, AllocationFigures), ControlError> {
         let mut connection = self.readers.acquire().await?;
@@ -343,24 +353,19 @@ impl Control {
             allocated: allocated(&mut connection, service, found.unit, None).await?,
         };
         drop(connection);
-        Ok((self.allocations_where(service, None).await?, figures))
+        let condition = users.condition("services.tenant_id", Some("allocations.user_id"));
+        Ok((self.allocations_where(service, &condition).await?, figures))
     }
 
-    async fn allocations_where(
-        &self,
-        service: &ServiceId,
-        user: Option<&UserId>,
-    ) -> Result<Vec<Allocation>, ControlError> {
-        let rows = sqlx::query(
+    async fn allocations_where(&self, service: &ServiceId, condition: &str) -> Result<Vec<Allocation>, ControlError> {
+        let text = format!(
             "SELECT allocations.service_id AS service_id, allocations.user_id AS user_id, users.name AS user_name, \
              users.title AS title, allocations.bytes AS bytes, allocations.computers AS computers, \
              allocations.changed_ns AS changed_ns FROM allocations JOIN users ON users.id = allocations.user_id \
-             WHERE allocations.service_id = $1 AND ($2 = '' OR allocations.user_id = $2) ORDER BY users.name, users.id",
-        )
-        .bind(service.to_string())
-        .bind(user.map(ToString::to_string).unwrap_or_default())
-        .fetch_all(&self.readers)
-        .await?;
+             JOIN services ON services.id = allocations.service_id \
+             WHERE allocations.service_id = $1 AND {condition} ORDER BY users.name, users.id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text)).bind(service.to_string()).fetch_all(&self.readers).await?;
         rows.iter().map(allocation).collect()
     }
 

@@ -39,6 +39,61 @@ pub struct Deed<'a> {
     pub after: Option<serde_json::Value>,
 }
 
+/// Which entries are wanted; what is absent does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Not before, nanoseconds since 1970.
+    pub since_ns: Option<i64>,
+    /// Before, nanoseconds since 1970.
+    pub until_ns: Option<i64>,
+    /// Id or name of who did it.
+    pub actor: Option<String>,
+    /// Kind and id of what it was done to, or the id alone.
+    pub object: Option<String>,
+    /// What was done.
+    pub verb: Option<String>,
+    /// In whose log.
+    pub tenant: Option<TenantId>,
+}
+
+impl AuditFilter {
+    /// Conditions over an entry's columns, with texts as parameters from `$first` on.
+    fn conditions(&self, first: usize) -> (Vec<String>, Vec<String>) {
+        let (mut conditions, mut texts) = (Vec::new(), Vec::new());
+        conditions.extend(self.since_ns.map(|since_ns| format!("at_ns >= {since_ns}")));
+        conditions.extend(self.until_ns.map(|until_ns| format!("at_ns < {until_ns}")));
+        conditions.extend(self.tenant.map(|tenant| format!("tenant_id = '{tenant}'")));
+        let mut parameter = |text: &str| {
+            texts.push(text.to_owned());
+            format!("${}", first + texts.len() - 1)
+        };
+        if let Some(actor) = &self.actor {
+            let place = parameter(actor);
+            conditions.push(format!("(actor = {place} OR actor_name = {place})"));
+        }
+        if let Some(verb) = &self.verb {
+            conditions.push(format!("verb = {}", parameter(verb)));
+        }
+        if let Some(object) = &self.object {
+            let whole = parameter(object);
+            // The kind is one word in front of the id; what the caller sends is no pattern.
+            let escaped = object.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            let end = parameter(&format!("% {escaped}"));
+            conditions.push(format!("(object = {whole} OR object LIKE {end} ESCAPE '\\')"));
+        }
+        (conditions, texts)
+    }
+}
+
+/// Where a page of the log goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditPlace {
+    /// The newest first, before a sequence number or from the end of the log.
+    Before(Option<i64>),
+    /// The oldest first, behind a sequence number; 0 for the begin of the log.
+    After(i64),
+}
+
 /// An entry as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
@@ -67,6 +122,11 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
+    /// Whether the entry is as it was written.
+    pub fn is_intact(&self) -> bool {
+        self.hash == self.expected_hash()
+    }
+
     /// What its hash must be: over every field, each with its length, so that no two entries read alike.
     fn expected_hash(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("holdfast 2026-11 audit entry");
@@ -184,16 +244,33 @@ impl Control {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, ControlError> {
+        self.find_audit_entries(scope, &AuditFilter::default(), AuditPlace::Before(before), limit).await
+    }
+
+    /// Entries that a filter lets through, at most `limit`.
+    pub async fn find_audit_entries(
+        &self,
+        scope: &Scope,
+        filter: &AuditFilter,
+        place: AuditPlace,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, ControlError> {
+        let (from, order) = match place {
+            AuditPlace::Before(before) => (format!("sequence < {}", before.unwrap_or(i64::MAX)), "DESC"),
+            AuditPlace::After(after) => (format!("sequence > {after}"), "ASC"),
+        };
+        let (mut conditions, texts) = filter.conditions(1);
+        conditions.push(from);
+        conditions.push(scope.condition("audit_entries.tenant_id", Some("audit_entries.user_id")));
         let text = format!(
-            "SELECT * FROM audit_entries WHERE sequence < $1 AND {} ORDER BY sequence DESC LIMIT $2",
-            scope.condition("audit_entries.tenant_id", Some("audit_entries.user_id"))
+            "SELECT * FROM audit_entries WHERE {} ORDER BY sequence {order} LIMIT {limit}",
+            conditions.join(" AND ")
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
-            .bind(before.unwrap_or(i64::MAX))
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
-            .await?;
-        rows.iter().map(entry).collect()
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(text));
+        for text in texts {
+            query = query.bind(text);
+        }
+        query.fetch_all(&self.readers).await?.iter().map(entry).collect()
     }
 
     /// Recomputes the whole chain. Gives the number of entries, or the first one that does not fit as an error.
@@ -208,7 +285,7 @@ impl Control {
             for row in &rows {
                 let entry = entry(row)?;
                 let fits = entry.sequence == last + 1 && entry.previous_hash == previous;
-                if !fits || entry.hash != entry.expected_hash() {
+                if !fits || !entry.is_intact() {
                     return Err(ControlError::AuditBroken { sequence: entry.sequence });
                 }
                 (last, previous) = (entry.sequence, entry.hash);

@@ -186,10 +186,7 @@ impl Control {
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await?;
-        match user {
-            Some(user) => self.locate_user(&UserId::stored(&user)?).await,
-            None => Ok(None),
-        }
+        self.locate_owned(user).await
     }
 
     /// Makes an enrolment for a user's new computer, or for one that takes the place of `replaces`, which must be an

@@ -111,6 +111,46 @@ pub(crate) async fn fill_contacts(
     Ok(())
 }
 
+/// Which contacts somebody is no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// All of them: the user goes for good.
+    ForGood,
+    /// Those of customers to which the user belongs neither directly nor from above.
+    WhereNoMember,
+}
+
+/// Services never lose a contact: the customer's owner or another administrator takes the place.
+pub(crate) async fn hand_contacts_on(
+    connection: &mut AnyConnection,
+    user: &UserId,
+    leaving: Leaving,
+    now_ns: i64,
+) -> Result<(), ControlError> {
+    let which = match leaving {
+        Leaving::ForGood => "1 = 1",
+        Leaving::WhereNoMember => {
+            "NOT EXISTS (SELECT 1 FROM memberships AS kept JOIN tenants AS theirs ON theirs.id = kept.tenant_id \
+             JOIN services AS served ON served.id = service_contacts.service_id \
+             JOIN tenants AS bought ON bought.id = served.tenant_id AND bought.path LIKE theirs.path || '%' \
+             WHERE kept.user_id = $1)"
+        }
+    };
+    let successor = "FROM memberships JOIN services ON services.tenant_id = memberships.tenant_id \
+         JOIN users ON users.id = memberships.user_id AND users.state = 'active' \
+         WHERE services.id = service_contacts.service_id AND memberships.role = 'admin' AND memberships.user_id <> $1";
+    let hand_on = format!(
+        "UPDATE service_contacts SET changed_ns = $2, user_id = (SELECT memberships.user_id {successor} \
+         ORDER BY memberships.owner DESC, memberships.created_ns, memberships.user_id LIMIT 1) \
+         WHERE user_id = $1 AND {which} AND EXISTS (SELECT 1 {successor})"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(hand_on)).bind(user.to_string()).bind(now_ns).execute(&mut *connection).await?;
+    // Where nobody is left, the next administrator takes the place.
+    let drop = format!("DELETE FROM service_contacts WHERE user_id = $1 AND {which}");
+    sqlx::query(sqlx::AssertSqlSafe(drop)).bind(user.to_string()).execute(connection).await?;
+    Ok(())
+}
+
 impl Control {
     /// The contacts of a service; all three, or none before the customer has its first administrator.
     pub async fn service_contacts(&self, scope: &Scope, id: &ServiceId) -> Result<Vec<ServiceContact>, ControlError> {

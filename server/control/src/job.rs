@@ -412,10 +412,7 @@ impl Control {
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await?;
-        match user {
-            Some(user) => self.locate_user(&UserId::stored(&user)?).await,
-            None => Ok(None),
-        }
+        self.locate_owned(user).await
     }
 
     /// One job. [`ControlError::NotFound`] also when the scope does not reach it.

@@ -54,7 +54,7 @@ mod webhook;
 pub use account::{Customer, DEFAULT_CUSTOMER, User, UserName, Vault};
 pub use allocation::{Allocation, AllocationFigures, AllocationRefusal, NewAllocation, Share};
 pub use api_token::{API_TOKENS_MAX, ApiToken, NewApiToken};
-pub use audit_log::{Actor, AuditEntry, Deed};
+pub use audit_log::{Actor, AuditEntry, AuditFilter, AuditPlace, Deed};
 pub use computer::{Computer, ComputerState, FreshEnrolment, KnownComputer, SystemWords};
 pub use contact::{ContactKind, ServiceContact};
 pub use credential::{PASSWORD_RESET_NS, RECOVERY_CODES, RECOVERY_RESET_NS, RecoveryCode, StoredFactor};

@@ -2,7 +2,7 @@
 //! changes what is their own.
 
 use crate::audit_log::record;
-use crate::contact::fill_contacts;
+use crate::contact::{Leaving, fill_contacts, hand_contacts_on};
 use crate::{Actor, Control, ControlError, Deed, Scope, TenantId, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
@@ -285,11 +285,16 @@ impl Control {
         if before.roles.contains(&MemberRole::Admin) {
             check_not_last_admin(&mut transaction, tenant, user).await?;
         }
-        sqlx::query("DELETE FROM memberships WHERE user_id = $1 AND tenant_id = $2")
-            .bind(user.to_string())
-            .bind(tenant.to_string())
-            .execute(&mut *transaction)
-            .await?;
+        // What the person held by being a member goes with it.
+        for text in [
+            "DELETE FROM memberships WHERE user_id = $1 AND tenant_id = $2",
+            "DELETE FROM group_members WHERE user_id = $1 \
+             AND group_id IN (SELECT id FROM member_groups WHERE tenant_id = $2)",
+            "DELETE FROM owner_offers WHERE user_id = $1 AND tenant_id = $2",
+        ] {
+            sqlx::query(text).bind(user.to_string()).bind(tenant.to_string()).execute(&mut *transaction).await?;
+        }
+        hand_contacts_on(&mut transaction, user, Leaving::WhereNoMember, now_ns).await?;
         let deed = Deed {
             tenant: *tenant,
             user: Some(*user),

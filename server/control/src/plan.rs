@@ -201,10 +201,7 @@ impl Control {
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await?;
-        match user {
-            Some(user) => self.locate_user(&UserId::stored(&user)?).await,
-            None => Ok(None),
-        }
+        self.locate_owned(user).await
     }
 
     /// Makes a plan of an active computer, enabled. [`ControlError::Exists`] when the computer has one of this name.

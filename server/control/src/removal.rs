@@ -3,6 +3,7 @@
 
 use crate::account::vault_id;
 use crate::audit_log::record;
+use crate::contact::{Leaving, hand_contacts_on};
 use crate::member::check_not_last_admin;
 use crate::{Actor, Control, ControlError, Deed, Scope, TenantId, UserId};
 use repo_format::id::VaultId;
@@ -108,28 +109,6 @@ async fn check_dispensable(connection: &mut AnyConnection, user: &UserId) -> Res
         check_not_last_admin(&mut *connection, &TenantId::stored(&row.try_get::<String, _>("tenant_id")?)?, user)
             .await?;
     }
-    Ok(())
-}
-
-/// Services never lose a contact: the customer's owner or another administrator takes the place.
-async fn hand_contacts_on(connection: &mut AnyConnection, user: &UserId, now_ns: i64) -> Result<(), ControlError> {
-    sqlx::query(
-        "UPDATE service_contacts SET changed_ns = $2, user_id = (SELECT memberships.user_id FROM memberships \
-         JOIN services ON services.tenant_id = memberships.tenant_id \
-         JOIN users ON users.id = memberships.user_id AND users.state = 'active' \
-         WHERE services.id = service_contacts.service_id AND memberships.role = 'admin' AND memberships.user_id <> $1 \
-         ORDER BY memberships.owner DESC, memberships.created_ns, memberships.user_id LIMIT 1) \
-         WHERE user_id = $1 AND EXISTS (SELECT 1 FROM memberships \
-         JOIN services ON services.tenant_id = memberships.tenant_id \
-         JOIN users ON users.id = memberships.user_id AND users.state = 'active' \
-         WHERE services.id = service_contacts.service_id AND memberships.role = 'admin' AND memberships.user_id <> $1)",
-    )
-    .bind(user.to_string())
-    .bind(now_ns)
-    .execute(&mut *connection)
-    .await?;
-    // Where nobody is left, the next administrator takes the place.
-    sqlx::query("DELETE FROM service_contacts WHERE user_id = $1").bind(user.to_string()).execute(connection).await?;
     Ok(())
 }
 
@@ -477,7 +456,7 @@ impl Control {
         if vaults > 0 {
             return Err(ControlError::MustStay("the user still has a vault"));
         }
-        hand_contacts_on(&mut transaction, user, now_ns).await?;
+        hand_contacts_on(&mut transaction, user, Leaving::ForGood, now_ns).await?;
         // What else refers to a user goes by the rule of its own table.
         sqlx::query("DELETE FROM users WHERE id = $1").bind(user.to_string()).execute(&mut *transaction).await?;
         let deed = Deed {

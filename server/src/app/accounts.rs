@@ -1,6 +1,6 @@
 //! Administration: customers, users, vaults, tokens, the operator link.
 
-use crate::app::{App, AppError, OperatorGrant, Principal};
+use crate::app::{App, AppError, OperatorGrant, Principal, Target, Verb};
 use control::{
     ComputerId, Customer, FreshToken, SecretKind, Token, TokenId, TokenScope, TokenSecret, User, UserName, Vault,
 };
@@ -116,6 +116,19 @@ impl App {
             vaults.push(VaultWithUsage { vault, usage, state });
         }
         Ok(vaults)
+    }
+
+    /// Refuses a token that reads or writes content to whoever only looks after vaults: no operator opens content by a
+    /// detour. The server's own machine, where the master key is, makes the first one of a user.
+    pub async fn check_may_make(&self, caller: &Principal, scope: TokenScope) -> Result<(), AppError> {
+        match (caller, scope) {
+            (Principal::Local, _) => Ok(()),
+            (_, TokenScope::Vault { vault, rights }) if rights.backup || rights.restore => {
+                self.allow(caller, Verb::CONTENT_RESTORE, Target::Vault(vault)).await?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes a token, valid for `valid_seconds` or until it is revoked.

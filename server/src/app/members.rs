@@ -88,10 +88,12 @@ impl App {
         service: ServiceId,
         share: &Share,
     ) -> Result<Allocation, AppError> {
-        let allowed = self.allow(caller, Verb::ALLOCATION_SET, Target::Tenant(tenant)).await?;
+        self.allow(caller, Verb::ALLOCATION_SET, Target::Tenant(tenant)).await?;
         let Some(user) = caller.user() else {
             return Err(AppError::Invalid("only a person who has logged in has computers of its own".into()));
         };
+        // A contact of one service gives nothing of the customer's others.
+        let allowed = self.allow(caller, Verb::ALLOCATION_SET, Target::Service(service)).await?;
         let bought = self.control.service(&allowed.scope, &service).await.map_err(or_not_found)?;
         if bought.tenant != tenant {
             return Err(AppError::NotFound { what: "service" });

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod accounts_check;
 pub mod agents;
+pub mod audit;
 pub mod auth;
 pub mod browse;
 pub mod care;

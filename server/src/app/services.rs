@@ -235,7 +235,10 @@ impl App {
     /// Who was given what of a service.
     pub async fn allocations(&self, caller: &Principal, service: ServiceId) -> Result<AllocationList, AppError> {
         let allowed = self.allow(caller, Verb::ALLOCATION_VIEW, Target::Service(service)).await?;
-        let (allocations, figures) = self.control.allocations(&allowed.scope, &service).await.map_err(or_not_found)?;
+        // A user sees of it only what the user was given.
+        let reach = self.reach(caller, Verb::ALLOCATION_VIEW).await?;
+        let found = self.control.allocations_of(&allowed.scope, &reach.scope, &service).await;
+        let (allocations, figures) = found.map_err(or_not_found)?;
         let tenant = self.control.service(&allowed.scope, &service).await.map_err(or_not_found)?.tenant;
         let customer = self.customer_name(&tenant).await?;
         let used = |user: &str| {

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod accounts_check;
+mod audit;
 mod care;
 mod deletion;
 mod identity;
@@ -71,6 +72,9 @@ enum Command {
     /// Whether accounts and store agree (needs the running server).
     #[command(subcommand)]
     Accounts(accounts_check::AccountsCommand),
+    /// Who did what, and whether the log of it is whole (needs the running server, but to verify an export).
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Mails of the server: whether they go out (needs the running server).
     #[command(subcommand)]
     Mail(mail::MailCommand),
@@ -151,6 +155,7 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Product(command) => service::product(&settings, command).await,
             Command::Service(command) => service::service(&settings, command).await,
             Command::Accounts(command) => accounts_check::accounts(&settings, command).await,
+            Command::Audit(command) => audit::audit(&settings, command).await,
             Command::Mail(command) => mail::mail(&settings, command).await,
             Command::OperatorLink => accounts::operator_link(&settings).await,
             Command::MasterKey(command) => master_key::master_key(&settings, command).await,

@@ -124,9 +124,11 @@ pub(crate) async fn me(State(state): State<HttpState>, Caller(caller): Caller) -
     let (rights, _) = match (&me.token, me.computer) {
         (Some(token), _) => rights(token.scope),
         (None, Some(_)) => (vec![Right::Backup, Right::Restore], None),
-        (None, None) => (vec![Right::Operator], None),
+        (None, None) if caller.operator().is_ok() => (vec![Right::Operator], None),
+        (None, None) => (Vec::new(), None),
     };
-    let computer = me.computer.map_or("local".into(), |computer| computer.to_string());
+    let person = caller.user().map_or("local".into(), |user| user.to_string());
+    let computer = me.computer.map_or(person, |computer| computer.to_string());
     Ok(Json(Me {
         token: me.token.as_ref().map_or(computer, |token| token.id.to_string()),
         user: me.vault.as_ref().map(|vault| vault.user.to_string()),
@@ -151,7 +153,7 @@ pub(crate) async fn create_operator_link(
     State(state): State<HttpState>,
     Caller(caller): Caller,
 ) -> Created<OperatorLink> {
-    created(OperatorLink { url: state.app.create_operator_link(caller.operator()?).await? })
+    created(OperatorLink { url: state.app.create_operator_link(state.app.fresh_operator(&caller)?).await? })
 }
 
 /// All customers.
@@ -232,8 +234,9 @@ pub(crate) async fn create_token(
     Caller(caller): Caller,
     JsonBody(body): JsonBody<CreateToken>,
 ) -> Created<NewToken> {
-    let operator = caller.operator()?;
+    let operator = state.app.fresh_operator(&caller)?;
     let scope = scope(&body.rights, body.vault.as_deref())?;
+    state.app.check_may_make(&caller, scope).await?;
     created(new_token(&state.app.create_token(operator, &body.name, scope, body.valid_seconds).await?))
 }
 

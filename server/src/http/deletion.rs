@@ -42,7 +42,7 @@ pub(crate) async fn delete_vault(
     Path(vault): Path<String>,
     Query(Confirm { confirm }): Query<Confirm>,
 ) -> Result<Json<deletion::DeletedVault>, Refusal> {
-    let operator = caller.operator()?;
+    let operator = state.app.fresh_operator(&caller)?;
     let vault = vault.parse().map_err(|_| AppError::NotFound { what: "vault" })?;
     Ok(Json(deleted(state.app.delete_vault(operator, vault, &confirm).await?)))
 }
@@ -58,7 +58,7 @@ pub(crate) async fn delete_user(
     Path((customer, user)): Path<(String, String)>,
     Query(Confirm { confirm }): Query<Confirm>,
 ) -> Result<Json<deletion::DeletedUser>, Refusal> {
-    let operator = caller.operator()?;
+    let operator = state.app.fresh_operator(&caller)?;
     let user = UserName::new(&customer, &user).map_err(AppError::from)?;
     let vaults = state.app.delete_user(operator, &user, &confirm).await?;
     Ok(Json(deletion::DeletedUser { user: user.to_string(), vaults: vaults.into_iter().map(deleted).collect() }))

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod agents;
+mod audit;
 mod body;
 mod browse;
 mod care;
@@ -134,6 +135,9 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(care::damage))
         .routes(routes!(care::scrub))
         .routes(routes!(care::audit))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::chain))
         .routes(routes!(outbox::list))
         .routes(routes!(outbox::test))
         .routes(routes!(outbox::retry))

@@ -6,12 +6,16 @@ mod giving;
 mod login;
 pub mod matrix;
 mod person;
+#[cfg(feature = "testing")]
+mod planted;
 
 pub use computer::ComputerGrant;
 pub(crate) use computer::KnownComputers;
 pub(crate) use giving::role_in;
 pub use matrix::Verb;
 pub use person::{Allowed, Person, Target, Via, server_actor};
+#[cfg(feature = "testing")]
+pub use planted::FOREIGN_DELAY_VARIABLE;
 
 use crate::app::{App, AppError};
 use control::{KnownComputer, Rights, SecretDigest, SecretKind, Token, TokenId, TokenScope, TokenSecret, TokenState};
@@ -253,6 +257,18 @@ impl KnownTokens {
 }
 
 impl App {
+    /// As [`Principal::operator`], for what destroys or hands out ways in: from a person who has logged in it takes a
+    /// fresh factor.
+    pub fn fresh_operator(&self, caller: &Principal) -> Result<OperatorGrant, AppError> {
+        let grant = caller.operator()?;
+        match caller {
+            Principal::Person(person) if !person.has_fresh_factor(self.clock.now_ns()) => {
+                Err(AppError::StepUpNeeded { verb: Verb::STORAGE_ADMIN.as_str() })
+            }
+            _ => Ok(grant),
+        }
+    }
+
     /// The caller behind a bearer secret, coming from an address. Unknown, revoked and malformed secrets get one answer.
     pub async fn authenticate(&self, bearer: &str, address: IpAddr) -> Result<Principal, AppError> {
         let address = address.to_canonical();
