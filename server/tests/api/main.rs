@@ -2,13 +2,17 @@
 //! (enrolled computers and their jobs), `upload` (data in and out), `tenants` (who buys what and gives it to whom, and
 //! what follows), `quota` (limits, who they refuse and what they let through), `refusals` (every wrong request has its
 //! own clear answer
-//! and leaves nothing behind), `lifecycle` (starting, stopping, full disk, the same data folder twice).
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is the failure of the test")]
+//! and leaves nothing behind), `every_route` (every route against every role), `timing` (nothing is told by how long an
+//! answer takes), `audit` (who did what), `lifecycle` (starting, stopping, full disk, the same data folder twice).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is the failure of the test")]
 
 mod accounts;
 mod agents;
+mod audit;
+mod every_route;
 mod harness;
 mod identity;
+mod isolation;
 mod lifecycle;
 mod messages;
 mod quota;
@@ -19,4 +23,5 @@ mod refusals;
 mod removal;
 mod states;
 mod tenants;
+mod timing;
 mod upload;
