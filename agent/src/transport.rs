@@ -117,12 +117,6 @@ impl HttpTransport {
         token: Option<Zeroizing<String>>,
         upload_limit: Option<u64>,
     ) -> Result<Self, SetupError> {
-        let base = url.trim_end_matches('/').to_owned();
-        let parsed = reqwest::Url::parse(&base).map_err(|_| SetupError::Url(base.clone()))?;
-        let plain = parsed.username().is_empty() && parsed.password().is_none() && parsed.query().is_none();
-        if parsed.scheme() != "https" || !parsed.has_host() || parsed.path() != "/" || !plain {
-            return Err(SetupError::Url(base));
-        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(4)
@@ -130,6 +124,23 @@ impl HttpTransport {
             .enable_all()
             .build()
             .map_err(|error| SetupError::Client(error.to_string()))?;
+        Self::on(Arc::new(runtime), url, trust, token, upload_limit)
+    }
+
+    /// As [`HttpTransport::new`], on threads that it shares with others.
+    pub fn on(
+        runtime: Arc<Runtime>,
+        url: &str,
+        trust: &Trust,
+        token: Option<Zeroizing<String>>,
+        upload_limit: Option<u64>,
+    ) -> Result<Self, SetupError> {
+        let base = url.trim_end_matches('/').to_owned();
+        let parsed = reqwest::Url::parse(&base).map_err(|_| SetupError::Url(base.clone()))?;
+        let plain = parsed.username().is_empty() && parsed.password().is_none() && parsed.query().is_none();
+        if parsed.scheme() != "https" || !parsed.has_host() || parsed.path() != "/" || !plain {
+            return Err(SetupError::Url(base));
+        }
         let (tls, refusal) = client_config(trust)?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -144,7 +155,7 @@ impl HttpTransport {
             .build()
             .map_err(|error| SetupError::Client(error_chain(&error)))?;
         let limit = upload_limit.map(|rate| Arc::new(TokenBucket::new(rate)));
-        Ok(HttpTransport { runtime: Arc::new(runtime), client, base, token, refusal, limit })
+        Ok(HttpTransport { runtime, client, base, token, refusal, limit })
     }
 
     fn failed(&self, error: &reqwest::Error) -> TransportError {

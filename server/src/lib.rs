@@ -16,6 +16,7 @@ pub mod local;
 pub mod mailer;
 pub mod master_key;
 pub mod metrics;
+mod open_files;
 pub mod recovery_sheet;
 pub mod run;
 pub mod sealing;

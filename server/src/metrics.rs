@@ -23,6 +23,7 @@ pub struct Metrics {
     received_bytes: IntCounter,
     sent_bytes: IntCounter,
     connections: IntGauge,
+    agents_waiting: IntGauge,
     handshake_failures: IntCounter,
     handshake_seconds: Histogram,
     objects_received: IntCounterVec,
@@ -124,6 +125,7 @@ impl Metrics {
             received_bytes: counter("holdfast_http_received_bytes_total", "Bytes of request bodies")?,
             sent_bytes: counter("holdfast_http_sent_bytes_total", "Bytes of answer bodies")?,
             connections: single("holdfast_connections", "Open connections, handshakes included")?,
+            agents_waiting: single("holdfast_agents_waiting", "Agents that wait for orders, each on a connection")?,
             handshake_failures: counter(
                 "holdfast_tls_handshake_failures_total",
                 "Handshakes that failed or timed out",
@@ -272,6 +274,11 @@ impl Metrics {
         self.master_key_unconfirmed.set(i64::from(unconfirmed));
         self.draining.set(i64::from(draining));
         self.disk_full.set(i64::from(disk_full));
+    }
+
+    /// Sets how many agents wait for orders.
+    pub fn set_agents_waiting(&self, agents: usize) {
+        self.agents_waiting.set(gauge(agents as u64));
     }
 
     /// Sets the metrics of quotas.

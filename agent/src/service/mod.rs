@@ -5,6 +5,7 @@
 //! clock, cost at most that), and one for each job.
 
 mod calls;
+pub mod listen;
 pub mod speaker;
 pub mod state;
 pub mod unit;
@@ -17,9 +18,9 @@ use crate::error::AgentError;
 use crate::report::Report;
 use crate::stop::{Stop, jitter};
 use crate::transport::HttpTransport;
-use api::agents::{BeginJob, ComputerPlan, Hello, ORDERS_WAIT_SECONDS_MAX, Order, OrderKind, Welcome};
+use api::agents::{BeginJob, ComputerPlan, Hello, Order, OrderKind, Welcome};
 use api::jobs::JobCause;
-use api::problem::Code;
+use listen::{Listener, Pauses, greet};
 use parking_lot::{Condvar, Mutex};
 use schedule::{Due, Timetable};
 use state::ServiceState;
@@ -34,10 +35,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const BACKUPS_MAX: usize = 2;
 /// How long one call beside a job is tried.
 const CALL_PATIENCE: Duration = Duration::from_secs(60);
-/// Behind a connection that broke, agents come back spread over this.
-const RETURN_WITHIN: Duration = Duration::from_secs(15);
-/// Behind further failures, over this.
-const RETRY_WITHIN: Duration = Duration::from_secs(30);
 /// A plan whose beginning failed because the server was away is tried again after this.
 const AWAY_PAUSE: Duration = Duration::from_secs(30);
 /// How long jobs get to end when the service stops.
@@ -92,7 +89,8 @@ pub fn run(folders: &Folders, report: &Arc<Report>) -> Result<Ended, AgentError>
     let patience = Patience { total: CALL_PATIENCE, ..Patience::default() };
     let client = Client::new(Arc::new(transport), patience, stop.clone());
     watch_signals(&stop)?;
-    let Some(welcome) = greet(&client, &stop, report)? else { return Ok(Ended::Stopped) };
+    let greeted = greet(&client, &stop, Pauses::USUAL, &|text| report.remark(b"", text))?;
+    let Some(welcome) = greeted else { return Ok(Ended::Stopped) };
     let Welcome { computer, heartbeat_seconds, .. } = match welcome {
         Ok(welcome) => welcome,
         Err(ended) => return Ok(ended),
@@ -169,72 +167,11 @@ pub fn hello() -> Hello {
     Hello { os: system(), agent_version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
-/// Whether the server no longer knows the credential.
-fn is_dead(error: &ClientError) -> bool {
-    matches!(error.code(), Some(Code::Unauthorized | Code::TokenExpired))
-}
-
-/// Tells the server that the agent is there, for as long as that takes, also while its user is disabled; `None` when told
-/// to stop meanwhile.
-fn greet(client: &Client, stop: &Stop, report: &Report) -> Result<Option<Result<Welcome, Ended>>, AgentError> {
-    loop {
-        match client.hello(&hello()) {
-            Ok(welcome) => return Ok(Some(Ok(welcome))),
-            Err(ClientError::Stopped) => return Ok(None),
-            Err(error) if is_dead(&error) => return Ok(Some(Err(Ended::NotEnrolled))),
-            Err(error) if error.code() == Some(Code::ServiceRestricted) => report.remark(b"", &error.to_string()),
-            Err(error @ (ClientError::Certificate(_) | ClientError::Refused { .. })) => return Err(error.into()),
-            Err(error) => report.remark(b"", &format!("the server is away: {error}")),
-        }
-        if stop.sleep(jitter(RETRY_WITHIN)).is_err() {
-            return Ok(None);
-        }
-    }
-}
-
 impl Service {
     /// Waits for orders and new plans until the service ends.
     fn listen(self: Arc<Self>) {
-        let single = self.client.with_patience(Patience { total: Duration::ZERO, ..Patience::default() });
-        let mut failures = 0u32;
-        let mut version = -1;
-        while !self.stop.is_stopped() {
-            let answer = match version {
-                // Plans are fetched at the start, whatever is kept of them.
-                -1 => self.fetch_plans().map(|fetched| {
-                    version = fetched;
-                    None
-                }),
-                known => single.orders(ORDERS_WAIT_SECONDS_MAX - 5, known).map(Some),
-            };
-            let pause = match answer {
-                Ok(None) => Duration::ZERO,
-                Ok(Some(answer)) => {
-                    failures = 0;
-                    for order in answer.orders {
-                        self.obey(order);
-                    }
-                    if answer.plans_version != version {
-                        version = -1;
-                    }
-                    if answer.going_down { jitter(RETURN_WITHIN) } else { Duration::ZERO }
-                }
-                Err(ClientError::Stopped) => return,
-                Err(error) if is_dead(&error) => {
-                    self.end(Ended::NotEnrolled);
-                    return;
-                }
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    if failures == 1 {
-                        self.report.remark(b"", &format!("the server is away: {error}"));
-                    }
-                    jitter(if failures == 1 { RETURN_WITHIN } else { RETRY_WITHIN })
-                }
-            };
-            if !pause.is_zero() && self.stop.sleep(pause).is_err() {
-                return;
-            }
+        if listen::listen(&self.client, &self.stop, Pauses::USUAL, &self) == Ended::NotEnrolled {
+            self.end(Ended::NotEnrolled);
         }
     }
 
@@ -244,53 +181,9 @@ impl Service {
         self.changed.notify_all();
     }
 
-    /// Asks for the plans; their version.
-    fn fetch_plans(&self) -> Result<i64, ClientError> {
-        let plans = self.client.computer_plans()?;
-        let version = plans.version;
-        let mut running = self.running.lock();
-        running.state.take(plans);
-        running.tables.clear();
-        running.away.clear();
-        self.keep(&running.state);
-        self.changed.notify_all();
-        Ok(version)
-    }
-
     fn keep(&self, state: &ServiceState) {
         if let Err(error) = state.save(&self.around.folders) {
             self.report.warning(b"", &format!("plans cannot be kept for times without the server: {error}"));
-        }
-    }
-
-    fn obey(self: &Arc<Self>, order: Order) {
-        // An order that is not taken is given again.
-        if self.client.order_received(&order.id).is_err() {
-            return;
-        }
-        let begin = |plan: Option<String>| BeginJob {
-            id: order.job.clone(),
-            plan,
-            revision: None,
-            cause: JobCause::Order,
-            slot_ns: None,
-        };
-        match order.kind {
-            OrderKind::Cancel => {
-                if let Some(job) = self.running.lock().jobs.get(&order.job) {
-                    job.handle.end(None);
-                }
-            }
-            OrderKind::Restore { restore } => self.begin(begin(None), Task::Restore(Box::new(restore))),
-            OrderKind::Start { plan } => {
-                let known = |service: &Self| -> Option<ComputerPlan> {
-                    service.running.lock().state.plans.plans.iter().find(|known| known.id == plan).cloned()
-                };
-                let found = known(self).or_else(|| self.fetch_plans().ok().and_then(|_| known(self)));
-                if let Some(found) = found {
-                    self.begin(begin(Some(plan)), Task::Backup(Box::new(found)));
-                }
-            }
         }
     }
 
@@ -340,7 +233,7 @@ impl Service {
         loop {
             let tried = carry_out(&self.around, begin, task, handle);
             let is_over = tried != Tried::Away || begin.cause != JobCause::Order || handle.cancel.is_cancelled();
-            if is_over || self.stop.sleep(jitter(RETRY_WITHIN)).is_err() {
+            if is_over || self.stop.sleep(jitter(Pauses::USUAL.retry_within)).is_err() {
                 return tried;
             }
         }
@@ -412,6 +305,55 @@ impl Service {
                 return;
             }
         }
+    }
+}
+
+impl Listener for Arc<Service> {
+    fn fetch_plans(&self) -> Result<i64, ClientError> {
+        let plans = self.client.computer_plans()?;
+        let version = plans.version;
+        let mut running = self.running.lock();
+        running.state.take(plans);
+        running.tables.clear();
+        running.away.clear();
+        self.keep(&running.state);
+        self.changed.notify_all();
+        Ok(version)
+    }
+
+    fn obey(&self, order: Order) {
+        // An order that is not taken is given again.
+        if self.client.order_received(&order.id).is_err() {
+            return;
+        }
+        let begin = |plan: Option<String>| BeginJob {
+            id: order.job.clone(),
+            plan,
+            revision: None,
+            cause: JobCause::Order,
+            slot_ns: None,
+        };
+        match order.kind {
+            OrderKind::Cancel => {
+                if let Some(job) = self.running.lock().jobs.get(&order.job) {
+                    job.handle.end(None);
+                }
+            }
+            OrderKind::Restore { restore } => self.begin(begin(None), Task::Restore(Box::new(restore))),
+            OrderKind::Start { plan } => {
+                let known = |service: &Service| -> Option<ComputerPlan> {
+                    service.running.lock().state.plans.plans.iter().find(|known| known.id == plan).cloned()
+                };
+                let found = known(self).or_else(|| self.fetch_plans().ok().and_then(|_| known(self)));
+                if let Some(found) = found {
+                    self.begin(begin(Some(plan)), Task::Backup(Box::new(found)));
+                }
+            }
+        }
+    }
+
+    fn remark(&self, text: &str) {
+        self.report.remark(b"", text);
     }
 }
 

@@ -134,6 +134,7 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
     if let Command::Serve(serve) = command {
         let settings = Settings::new(common, *serve)?;
         crate::telemetry::start(settings.common.log_format, &settings.common.log).map_err(CommandError::Refused)?;
+        crate::open_files::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("holdfast").build()?;
         return Ok(runtime.block_on(crate::run::serve(settings))?);
     }

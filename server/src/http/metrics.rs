@@ -19,6 +19,7 @@ pub(crate) async fn metrics(
         app.is_draining(),
         app.is_disk_full(),
     );
+    state.metrics.set_agents_waiting(app.waiting_agents());
     let (readings, refusals) = app.quota_figures();
     state.metrics.set_quotas(&readings, refusals);
     state.metrics.set_store_gauges(&app.vault_states().await?, app.index_reopened());
