@@ -16,6 +16,7 @@ pub const DEFAULT_PORT: u16 = 8440;
 const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9440);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
 const DEFAULT_RETENTION_SECONDS: u64 = 3600;
+const DEFAULT_NOTICE_SECONDS: u64 = 15;
 const DEFAULT_SCRUB_DAYS: u64 = 30;
 const SCRUB_DAYS_MAX: u64 = 3650;
 const HEARTBEAT_SECONDS_MAX: u64 = 600;
@@ -158,6 +159,13 @@ pub struct MailArguments {
     /// Certificate (PEM) of the mail server or its authority, trusted beside those of the system.
     #[arg(long, env = "HOLDFAST_SMTP_CERTIFICATE", value_name = "FILE")]
     pub smtp_certificate: Option<PathBuf>,
+    /// Networks behind the operator's own walls that webhooks may reach, also without TLS, such as 10.1.0.0/16; several
+    /// with commas [default: none].
+    #[arg(long, env = "HOLDFAST_WEBHOOK_NETWORKS", value_name = "NETWORK", value_delimiter = ',')]
+    pub webhook_networks: Vec<ipnet::IpNet>,
+    /// Seconds between two looks whether something is wrong that people should hear of [default: 15].
+    #[arg(long, env = "HOLDFAST_NOTICE_SECONDS", value_name = "SECONDS")]
+    pub notice_seconds: Option<u64>,
     /// Sender of mails, such as `Holdfast <backup@example.org>`.
     #[arg(long, env = "HOLDFAST_MAIL_FROM", value_name = "ADDRESS")]
     pub mail_from: Option<String>,
@@ -193,6 +201,9 @@ struct FileSettings {
     smtp_password_file: Option<PathBuf>,
     smtp_certificate: Option<PathBuf>,
     mail_from: Option<String>,
+    #[serde(default)]
+    webhook_networks: Vec<ipnet::IpNet>,
+    notice_seconds: Option<u64>,
 }
 
 /// Where the master key comes from.
@@ -291,6 +302,8 @@ pub struct Settings {
     pub session_idle: Option<Duration>,
     /// The mail server; `None`: mails wait.
     pub mail: Option<MailSettings>,
+    /// Networks that webhooks may reach although they are not public.
+    pub webhook_networks: Vec<ipnet::IpNet>,
 }
 
 impl Settings {
@@ -350,8 +363,9 @@ impl CommonSettings {
 
 /// The mail server, checked; `None` when none is named.
 fn mail_settings(arguments: MailArguments) -> Result<Option<MailSettings>, ConfigError> {
-    let MailArguments { smtp_server, smtp_security, smtp_user, smtp_password_file, smtp_certificate, mail_from } =
-        arguments;
+    let MailArguments {
+        smtp_server, smtp_security, smtp_user, smtp_password_file, smtp_certificate, mail_from, ..
+    } = arguments;
     let Some(server) = smtp_server else {
         return match mail_from {
             None => Ok(None),
@@ -419,7 +433,17 @@ impl Settings {
             smtp_password_file,
             smtp_certificate,
             mail_from,
+            webhook_networks,
+            notice_seconds,
         } = file;
+        let notice_seconds = serve.mail.notice_seconds.or(notice_seconds).unwrap_or(DEFAULT_NOTICE_SECONDS);
+        if notice_seconds == 0 {
+            return Err(ConfigError::Value { setting: "notice_seconds", rule: "must be at least 1" });
+        }
+        let webhook_networks = match serve.mail.webhook_networks.is_empty() {
+            true => webhook_networks,
+            false => serve.mail.webhook_networks.clone(),
+        };
         let mail = mail_settings(MailArguments {
             smtp_server: serve.mail.smtp_server.or(smtp_server),
             smtp_security: serve.mail.smtp_security.or(smtp_security),
@@ -427,6 +451,7 @@ impl Settings {
             smtp_password_file: serve.mail.smtp_password_file.or(smtp_password_file),
             smtp_certificate: serve.mail.smtp_certificate.or(smtp_certificate),
             mail_from: serve.mail.mail_from.or(mail_from),
+            ..MailArguments::default()
         })?;
         let common = common_settings(common, data, index_dir, master_key_file, master_key_command, log_format, log);
         let certificate = match (serve.certificate.or(certificate), serve.private_key.or(private_key)) {
@@ -468,6 +493,7 @@ impl Settings {
             scrub_cycle: Duration::from_secs(scrub_days * 24 * 3600),
             scrub_bytes_per_second,
             heartbeat: heartbeat_seconds.map_or(DEFAULT_HEARTBEAT, Duration::from_secs),
+            notices_every: Duration::from_secs(notice_seconds),
         };
         let drain_seconds = serve.drain_seconds.or(drain_seconds);
         let session_idle_seconds = serve.session_idle_seconds.or(session_idle_seconds);
@@ -486,6 +512,7 @@ impl Settings {
             drain: drain_seconds.map_or(DEFAULT_DRAIN, Duration::from_secs),
             session_idle: session_idle_seconds.map(Duration::from_secs),
             mail,
+            webhook_networks,
         })
     }
 }

@@ -22,3 +22,4 @@ pub mod run;
 pub mod sealing;
 pub mod telemetry;
 mod testing_guard;
+pub mod webhook_sender;

@@ -51,6 +51,8 @@ pub struct Metrics {
     audit_differences: IntCounterVec,
     mails: IntGaugeVec,
     mail_tries: IntCounterVec,
+    webhook_tries: IntCounterVec,
+    notices: IntGaugeVec,
 }
 
 /// What the vaults hold together, for the gauges.
@@ -190,6 +192,12 @@ impl Metrics {
                 "Mails in the outbox by state: queued, sent, failed, cancelled",
                 &["state"],
             )?,
+            webhook_tries: counters(
+                "holdfast_webhook_tries_total",
+                "Deliveries sent to webhooks, by what came of it: delivered, failed",
+                &["result"],
+            )?,
+            notices: gauges("holdfast_notices", "Notices that are open, by kind", &["kind"])?,
             mail_tries: counters(
                 "holdfast_mail_tries_total",
                 "Mails handed to the mail server, by what came of it: sent, refused, delayed",
@@ -351,6 +359,18 @@ impl Metrics {
     /// A mail was handed to the mail server: `sent`, `refused` or `delayed`.
     pub fn mail(&self, result: &'static str) {
         self.mail_tries.with_label_values(&[result]).inc();
+    }
+
+    /// A delivery was sent to a webhook: `delivered` or `failed`.
+    pub fn webhook(&self, result: &'static str) {
+        self.webhook_tries.with_label_values(&[result]).inc();
+    }
+
+    /// Sets the gauges of open notices.
+    pub fn set_notices(&self, counts: &std::collections::BTreeMap<&'static str, i64>) {
+        for (kind, count) in counts {
+            self.notices.with_label_values(&[kind]).set(*count);
+        }
     }
 
     /// Sets the gauges of the outbox.

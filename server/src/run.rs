@@ -15,6 +15,7 @@ use crate::master_key::{self, MasterKeyError};
 use crate::metrics::Metrics;
 use crate::recovery_sheet::recovery_sheet;
 use crate::sealing::SealingKey;
+use crate::webhook_sender::{SenderError, WebhookSender};
 use control::{Control, ControlError, SecretKind, TokenSecret};
 use repo_format::FormatError;
 use repo_format::keyring::{Keyring, MasterKey};
@@ -49,6 +50,9 @@ pub enum RunError {
     /// Certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// Webhooks.
+    #[error(transparent)]
+    Webhooks(#[from] SenderError),
     /// Mail server.
     #[error(transparent)]
     Mailer(#[from] MailerError),
@@ -268,6 +272,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
             public_url: url.clone(),
             sealer: Arc::new(sealer),
             load_master_key: master_key_loader(&settings.common, &master),
+            webhooks: WebhookSender::new(settings.webhook_networks.clone())?,
         })
         .await?,
     );

@@ -27,6 +27,7 @@ pub mod states;
 pub mod tenants;
 pub mod upload;
 pub mod vault;
+pub mod webhook;
 
 /// Every path starts with this.
 pub const PREFIX: &str = "/api/v1";

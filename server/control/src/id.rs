@@ -78,6 +78,8 @@ ProductId, "product id";
     WebhookId, "webhook id";
     /// Names something sent to a webhook.
     DeliveryId, "delivery id";
+    /// Names a bucket of the index of logs.
+    BucketId, "bucket id";
     /// Names a notice.
     NoticeId, "notice id";
 /// Names a token of the API that belongs to a person.

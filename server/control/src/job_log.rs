@@ -54,7 +54,7 @@ pub struct LogLine {
     pub text: String,
 }
 
-fn line(row: &AnyRow) -> Result<LogLine, ControlError> {
+pub(crate) fn line(row: &AnyRow) -> Result<LogLine, ControlError> {
     Ok(LogLine {
         line: row.try_get("line")?,
         at_ns: row.try_get("at_ns")?,

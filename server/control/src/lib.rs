@@ -23,9 +23,11 @@ mod holding;
 mod id;
 mod invitation;
 mod job;
+mod job_list;
 mod job_log;
 mod job_run;
 mod licence_quota;
+mod log_search;
 mod login;
 mod mail;
 mod master_key;
@@ -67,15 +69,17 @@ pub use gate::Gate;
 pub use group::{Group, GroupTerms};
 pub use holding::{Holding, Location, Place, Role};
 pub use id::{
-    ApiTokenId, ComputerId, DeliveryId, EnrolmentId, GroupId, ID_BYTES, InvitationId, JobId, LoginSessionId, MailId,
-    NoticeId, OrderId, PlanId, ProductId, RecoveryId, ServiceId, TenantId, UserId, WebhookId,
+    ApiTokenId, BucketId, ComputerId, DeliveryId, EnrolmentId, GroupId, ID_BYTES, InvitationId, JobId, LoginSessionId,
+    MailId, NoticeId, OrderId, PlanId, ProductId, RecoveryId, ServiceId, TenantId, UserId, WebhookId,
 };
 pub use invitation::{
     Accepted, INVITATION_NS, Invitation, InvitationKind, InvitationState, NewInvitation, Newcomer, ServiceOffer,
 };
 pub use job::{Job, JobCause, JobCounts, JobKind, JobState, LOST, NOT_ENDED_NS};
+pub use job_list::{JOB_STATE_ORDER, JobCursor, JobFilter, JobSort, ListedJob};
 pub use job_log::{JOB_LOG_LINE_BYTES_MAX, JOB_LOG_LINES_MAX, LogLevel, LogLine};
 pub use job_run::{BeginJob, EndJob};
+pub use log_search::{FoundLog, FoundLogs, LogCursor};
 pub use login::{Account, FreshLogin, LOGIN_SESSION_NS, LOGIN_SESSIONS_MAX, LoginSession, STEP_UP_NS, UserState};
 pub use mail::{LOCALES, MailState, MailTemplate, NewMail, OutboxMail, OutgoingMail, RenderedMail};
 pub use member::{Member, MemberRole};

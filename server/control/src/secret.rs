@@ -30,6 +30,8 @@ pub enum SecretKind {
     Enrolment,
     /// A computer's own credential: `hfc_`.
     Computer,
+    /// Signs what is sent to a webhook: `hfw_`.
+    Webhook,
 }
 
 impl SecretKind {
@@ -43,6 +45,7 @@ impl SecretKind {
             SecretKind::PasswordReset => "hfp_",
             SecretKind::Enrolment => "hfe_",
             SecretKind::Computer => "hfc_",
+            SecretKind::Webhook => "hfw_",
         }
     }
 }

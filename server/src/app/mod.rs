@@ -17,6 +17,7 @@ mod housekeeping;
 pub mod identity;
 mod master_key;
 pub mod members;
+pub mod notices;
 pub mod outbox;
 pub mod plans;
 pub mod quota;
@@ -28,6 +29,7 @@ pub mod states;
 pub mod tenants;
 pub mod upload;
 pub mod vaults;
+pub mod webhooks;
 
 pub use auth::{Allowed, ComputerGrant, Grant, Need, OperatorGrant, Person, Principal, Target, Verb, server_actor};
 pub use error::AppError;
@@ -40,6 +42,7 @@ use crate::app::gate::KnownGates;
 use crate::app::identity::{Identity, Sealer};
 use crate::app::upload::RunningUploads;
 use crate::clock::Clock;
+use crate::webhook_sender::WebhookSender;
 use control::{Authority, Control, SecretDigest, TokenSecret};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +73,8 @@ pub struct App {
     /// Rung or dropped whenever a service, a user or a tenant changes.
     pub(crate) gates: KnownGates,
     pub(crate) load_master_key: MasterKeyLoader,
+    /// Knows which URLs may be right.
+    pub(crate) webhooks: WebhookSender,
     pub(crate) totals: tokio::sync::Mutex<TakenTotals>,
     /// Rung when there may be something to collect.
     pub(crate) housekeeping: Notify,
@@ -95,13 +100,24 @@ pub struct AppParts {
     pub sealer: Arc<dyn Sealer>,
     /// Gives the master key again.
     pub load_master_key: MasterKeyLoader,
+    /// Sends to webhooks.
+    pub webhooks: WebhookSender,
 }
 
 impl App {
     /// Puts the parts together and notes the master key in use.
     pub async fn new(parts: AppParts) -> Result<App, AppError> {
-        let AppParts { control, store, clock, local_secret, master_fingerprint, public_url, sealer, load_master_key } =
-            parts;
+        let AppParts {
+            control,
+            store,
+            clock,
+            local_secret,
+            master_fingerprint,
+            public_url,
+            sealer,
+            load_master_key,
+            webhooks,
+        } = parts;
         control.note_master_key(&master_fingerprint, clock.now_ns()).await?;
         let authority = control.take_authority();
         let authority = authority.ok_or_else(|| AppError::Internal("the authority of the accounts is taken".into()))?;
@@ -119,6 +135,7 @@ impl App {
             master_fingerprint,
             public_url,
             load_master_key,
+            webhooks,
             creation: tokio::sync::Mutex::new(()),
             uploads: RunningUploads::default(),
             gates: KnownGates::default(),

@@ -139,6 +139,7 @@ mod tests {
             public_url: "https://localhost".into(),
             sealer: Arc::new(crate::sealing::SealingKey::from_bytes([2; 32])),
             load_master_key: Arc::new(move || Ok(master.clone())),
+            webhooks: crate::webhook_sender::WebhookSender::new(Vec::new()).unwrap(),
         };
         HttpState::new(Arc::new(App::new(parts).await.unwrap()), Metrics::new().unwrap())
     }

@@ -23,6 +23,7 @@ pub(crate) async fn metrics(
     let (readings, refusals) = app.quota_figures();
     state.metrics.set_quotas(&readings, refusals);
     state.metrics.set_store_gauges(&app.vault_states().await?, app.index_reopened());
+    state.metrics.set_notices(&app.notice_counts().await?);
     state.metrics.set_mails(&app.outbox_counts().await?);
     let text = state.metrics.text().map_err(|error| AppError::Internal(format!("metrics: {error}")))?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))

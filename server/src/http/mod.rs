@@ -33,6 +33,7 @@ mod states;
 mod tenants;
 mod upload;
 mod vault;
+mod webhooks;
 
 pub(crate) use crate::http::extract::PeerAddress;
 
@@ -142,6 +143,11 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(outbox::test))
         .routes(routes!(outbox::retry))
         .routes(routes!(outbox::cancel))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
+        .routes(routes!(webhooks::renew_secret))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::deliveries))
         .routes(routes!(vault::clock))
         .routes(routes!(vault::confirm_clock))
         .merge(tenant_routes())

@@ -7,8 +7,10 @@ mod business;
 mod housekeeping;
 mod identity;
 mod mail;
+mod notices;
 mod retention;
 mod scrub;
+mod webhooks;
 
 use crate::app::App;
 use crate::mailer::Mailer;
@@ -31,6 +33,8 @@ pub struct JobSettings {
     pub scrub_bytes_per_second: u64,
     /// Agents speak of a running job at least this often.
     pub heartbeat: Duration,
+    /// It is looked this often whether something is wrong that people should hear of.
+    pub notices_every: Duration,
 }
 
 /// First pause of a vault whose job failed; doubles up to [`BACKOFF_MAX`].
@@ -61,6 +65,7 @@ impl Jobs {
         mailer: Option<Mailer>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
+        let sender = app.webhooks.clone();
         let worker = Worker { app, metrics, settings, stopped };
         Jobs {
             tasks: vec![
@@ -70,8 +75,10 @@ impl Jobs {
                 tokio::spawn(housekeeping::run(worker.clone())),
                 tokio::spawn(mail::run(worker.clone(), mailer)),
                 tokio::spawn(identity::run(worker.clone())),
+                tokio::spawn(notices::run(worker.clone())),
                 tokio::spawn(retention::run(worker.clone())),
-                tokio::spawn(scrub::run(worker)),
+                tokio::spawn(scrub::run(worker.clone())),
+                tokio::spawn(webhooks::run(worker, sender)),
             ],
         }
     }

@@ -119,6 +119,7 @@ verbs! {
     WEBHOOK_VIEW = "webhook.view";
     WEBHOOK_EDIT = "webhook.edit";
     NOTICE_VIEW = "notice.view";
+    NOTICE_EDIT = "notice.edit";
     SECURITY_VIEW = "security.view";
     SECURITY_EDIT = "security.edit";
     SUPPORT_ACCESS_SWITCH = "support_access.switch";
