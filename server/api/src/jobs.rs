@@ -2,6 +2,8 @@
 //!
 //! | call | right | body | answer |
 //! |---|---|---|---|
+//! | `GET /jobs?state=&tenant=&user=&computer=&plan=&kind=&from_ns=&to_ns=&sort=&ascending=` | `job.view` | - | a page of [`ListedJob`] |
+//! | `GET /job-logs?words=` and the filters of a list | `job.view` | - | a page of [`FoundLog`] |
 //! | `GET /jobs/{job}` | `job.view` | - | [`Job`] |
 //! | `GET /jobs/{job}/log?after=&limit=` | `job.view` | - | a page of [`LogLine`] |
 //! | `POST /jobs/{job}/cancel` | `job.cancel` | - | [`Job`]: cancelled, or running until its agent has stopped it |
@@ -143,4 +145,45 @@ pub struct LogLine {
     pub level: LogLevel,
     /// The text, at most 2,000 bytes.
     pub text: String,
+}
+
+/// In which order jobs are listed; the newest or worst first, unless it is asked for otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobSort {
+    /// By start.
+    #[default]
+    Start,
+    /// By end; what runs counts as ending last.
+    End,
+    /// By state (failed, missed, warning, running, queued, cancelled, succeeded), then by start.
+    State,
+}
+
+/// A job with the names that a list shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ListedJob {
+    /// The job.
+    #[serde(flatten)]
+    pub job: Job,
+    /// Its computer's name.
+    pub computer_name: String,
+    /// Its plan's name; absent for a restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_name: Option<String>,
+    /// Its user's name.
+    pub user_name: String,
+    /// Id of its tenant.
+    pub tenant: String,
+    /// Title of its tenant.
+    pub tenant_title: String,
+}
+
+/// A job whose log has the words that were searched for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FoundLog {
+    /// The job.
+    pub job: ListedJob,
+    /// The first lines of its log with any of the words.
+    pub lines: Vec<LogLine>,
 }

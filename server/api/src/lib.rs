@@ -14,6 +14,7 @@ pub mod identity;
 pub mod invitations;
 pub mod jobs;
 pub mod members;
+pub mod notices;
 pub mod objects;
 pub mod outbox;
 pub mod page;

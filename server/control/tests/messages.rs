@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is the failure of the test")]
 
 mod engines;
+mod people;
 
 use control::{
-    Actor, Authority, Control, ControlError, MailState, MailTemplate, NewMail, Scope, ScopePart, TenantId, UserName,
+    Actor, Authority, Control, ControlError, MailState, MailTemplate, NewMail, ProfileChange, Scope, ScopePart,
+    TenantId, UserName,
 };
+use people::person;
 use repo_format::id::VaultId;
 use std::collections::BTreeMap;
 
@@ -95,11 +98,11 @@ async fn what_cannot_be_sent_now_comes_back_later_and_later_and_is_given_up(cont
 }
 
 async fn an_address_that_refuses_is_noted_at_its_user_until_it_takes_one(control: Control) {
-    let name = UserName::parse("acme/anna").unwrap();
-    let vault = VaultId::from_bytes([1; 16]);
-    control.create_user(&name, vault, 5).await.unwrap();
-    let user = control.locate_vault(&vault).await.unwrap().unwrap().user.unwrap();
-    control.set_user_mail(&user, Some("Anna@Example.org"), Some("backups@example.org")).await.unwrap();
+    let scope = all(&control.take_authority().unwrap());
+    let (user, _) = person(&control, &scope, "acme", "Anna@Example.org", VaultId::from_bytes([1; 16]), 5).await;
+    let account = control.account(&user).await.unwrap().unwrap();
+    let change = ProfileChange { notify_email: Some("backups@example.org".into()), ..ProfileChange::default() };
+    control.edit_profile(&account, &change, "192.0.2.1", 6).await.unwrap();
 
     for (address, at_ns) in [("Anna@Example.org", 10), ("backups@example.org", 20)] {
         control.queue_mail(&mail(address, "en", None), at_ns).await.unwrap();

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is the failure of the test")]
 
 mod engines;
+mod people;
 
 use control::{
     Actor, BeginJob, Computer, Control, Due, EndJob, EventKind, JobCause, JobCounts, JobId, JobState, LogLevel,
     LogLine, NewRevision, NewWebhook, NoticesChanged, Plan, QuotaScope, QuotaUse, Scope, ScopePart, SpaceKind,
     SystemWords, TenantId, UserId, UserName, WebhookId,
 };
+use people::person;
 use repo_format::id::VaultId;
 
 on_each_engine! {
@@ -38,10 +40,7 @@ struct Scene {
 async fn scene(control: &Control, at_ns: i64) -> Scene {
     let scope = Scope::new(&control.take_authority().unwrap(), vec![ScopePart::Subtree(TenantId::PLATFORM)]);
     let vault = VaultId::from_bytes([1; 16]);
-    control.create_user(&UserName::parse("acme/anna").unwrap(), vault, at_ns).await.unwrap();
-    let place = control.locate_vault(&vault).await.unwrap().unwrap();
-    let (user, tenant) = (place.user.unwrap(), place.tenant().unwrap());
-    control.set_user_mail(&user, Some("anna@example.org"), None).await.unwrap();
+    let (user, tenant) = person(control, &scope, "acme", "anna@example.org", vault, at_ns).await;
     let made = control.create_enrolment(&scope, &actor(), &user, None, at_ns + DAY, at_ns).await.unwrap();
     let words = SystemWords { os: "Debian", agent_version: "0.1.0" };
     let (computer, _) = control.enrol(&made.secret.digest(), "laptop", None, words, "agent", at_ns).await.unwrap();

@@ -15,6 +15,7 @@ mod error;
 pub mod gate;
 mod housekeeping;
 pub mod identity;
+pub mod job_lists;
 mod master_key;
 pub mod members;
 pub mod notices;

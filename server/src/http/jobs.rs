@@ -88,7 +88,7 @@ pub(crate) fn wire_job(job: control::Job) -> Job {
     }
 }
 
-fn wire_line(line: control::LogLine) -> LogLine {
+pub(crate) fn wire_line(line: control::LogLine) -> LogLine {
     LogLine {
         line: line.line,
         at_ns: line.at_ns,

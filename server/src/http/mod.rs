@@ -14,9 +14,11 @@ mod extract;
 mod health;
 mod identity;
 mod invitations;
+mod job_lists;
 mod jobs;
 mod members;
 mod metrics;
+mod notices;
 mod objects;
 mod openapi;
 mod outbox;
@@ -143,6 +145,11 @@ fn api_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(outbox::test))
         .routes(routes!(outbox::retry))
         .routes(routes!(outbox::cancel))
+        .routes(routes!(notices::list))
+        .routes(routes!(notices::settings, notices::set_settings))
+        .routes(routes!(notices::set_weekly_summary))
+        .routes(routes!(job_lists::list))
+        .routes(routes!(job_lists::search))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
         .routes(routes!(webhooks::renew_secret))

@@ -36,7 +36,12 @@ impl Page {
 /// The cursor behind the last of `items`, when there may be more.
 pub(crate) fn next<T, K: serde::Serialize>(items: &[T], limit: u32, key: impl Fn(&T) -> K) -> Option<String> {
     let last = items.last().filter(|_| items.len() >= limit as usize)?;
-    let json = serde_json::to_vec(&key(last)).ok()?;
+    cursor(&key(last))
+}
+
+/// A cursor for a place that is known.
+pub(crate) fn cursor(place: &impl serde::Serialize) -> Option<String> {
+    let json = serde_json::to_vec(place).ok()?;
     Some(data_encoding::BASE64URL_NOPAD.encode(&json))
 }
 

@@ -17,7 +17,7 @@ use control::WebhookId;
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
-const fn wire_event(event: control::EventKind) -> EventKind {
+pub(crate) const fn wire_event(event: control::EventKind) -> EventKind {
     match event {
         control::EventKind::BackupFailed => EventKind::BackupFailed,
         control::EventKind::BackupMissed => EventKind::BackupMissed,

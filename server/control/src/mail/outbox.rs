@@ -224,28 +224,6 @@ impl Control {
         Ok(queued)
     }
 
-    /// Sets to which addresses mails to a user go: that of the log-in, and one for everything else.
-    pub async fn set_user_mail(
-        &self,
-        user: &UserId,
-        email: Option<&str>,
-        notify_email: Option<&str>,
-    ) -> Result<(), ControlError> {
-        for address in [email, notify_email].into_iter().flatten() {
-            check_address(address)?;
-        }
-        let mut transaction = self.write().await?;
-        sqlx::query("UPDATE users SET email = $1, email_folded = $2, notify_email = $3 WHERE id = $4")
-            .bind(email.map(ToOwned::to_owned))
-            .bind(email.map(str::to_lowercase))
-            .bind(notify_email.map(ToOwned::to_owned))
-            .bind(user.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
     /// Mails whose time has come, at most `limit`, the longest waiting first. One that cannot be written is given up.
     pub async fn due_mails(&self, now_ns: i64, limit: u32) -> Result<Vec<OutgoingMail>, ControlError> {
         let rows = sqlx::query(

@@ -75,6 +75,7 @@ impl Bed {
             public_url: "https://localhost".into(),
             sealer: Arc::new(crate::sealing::SealingKey::from_bytes([2; 32])),
             load_master_key: Arc::new(move || Ok(master.clone())),
+            webhooks: crate::webhook_sender::WebhookSender::new(Vec::new()).unwrap(),
         };
         let app = Arc::new(App::new(parts).await.unwrap());
         let (anna, bert) = (user(&app, "acme/anna").await, user(&app, "acme/bert").await);
