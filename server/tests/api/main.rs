@@ -25,3 +25,4 @@ mod states;
 mod tenants;
 mod timing;
 mod upload;
+mod webhooks;
