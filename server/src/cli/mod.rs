@@ -6,6 +6,7 @@ mod audit;
 mod care;
 mod deletion;
 mod identity;
+mod jobs;
 mod mail;
 mod master_key;
 mod quota;
@@ -13,6 +14,7 @@ mod service;
 mod table;
 mod tenant;
 mod vault;
+mod webhook;
 
 use crate::config::{CommonArguments, CommonSettings, ConfigError, ServeArguments, Settings};
 use crate::data_folder::DataFolderError;
@@ -78,6 +80,15 @@ enum Command {
     /// Mails of the server: whether they go out (needs the running server).
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// Backups and restores of agents, and their logs (needs the running server).
+    #[command(subcommand)]
+    Job(jobs::JobCommand),
+    /// What is wrong: failed, missed and late backups, quotas, services (needs the running server).
+    #[command(subcommand)]
+    Notice(webhook::NoticeCommand),
+    /// Being told by HTTP (needs the running server).
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Make a new single-use operator link; links not yet used stop working (needs the running server).
     OperatorLink,
     /// The master key and its recovery sheet.
@@ -158,6 +169,9 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Accounts(command) => accounts_check::accounts(&settings, command).await,
             Command::Audit(command) => audit::audit(&settings, command).await,
             Command::Mail(command) => mail::mail(&settings, command).await,
+            Command::Job(command) => jobs::job(&settings, command).await,
+            Command::Notice(command) => webhook::notice(&settings, command).await,
+            Command::Webhook(command) => webhook::webhook(&settings, command).await,
             Command::OperatorLink => accounts::operator_link(&settings).await,
             Command::MasterKey(command) => master_key::master_key(&settings, command).await,
             Command::Openapi => {
