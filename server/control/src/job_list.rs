@@ -345,3 +345,6 @@ impl Control {
         Ok(rows.len() <= ENTRIES_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests;
