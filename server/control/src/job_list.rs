@@ -147,21 +147,19 @@ fn entries_of_filter(filter: &JobFilter) -> Option<Entry> {
     None.or(filter.plan.map(Entry::Plan)).or(filter.computer.map(Entry::Computer)).or(filter.user.map(Entry::User))
 }
 
-/// One page's ids.
-struct Statement {
-    text: String,
-}
-
-fn statement(
-    engine: Engine,
-    entries: &[Entry],
-    filter: &JobFilter,
-    scope: &str,
+/// Which part of a list is read.
+#[derive(Clone, Copy)]
+struct Part {
     by_end: bool,
     ascending: bool,
-    cursor: Option<(i64, JobId)>,
+    /// Time and id of the job behind which it begins.
+    behind: Option<(i64, JobId)>,
     limit: u32,
-) -> Statement {
+}
+
+/// Asks for one page's ids.
+fn statement(engine: Engine, entries: &[Entry], filter: &JobFilter, scope: &str, part: Part) -> String {
+    let Part { by_end, ascending, behind: cursor, limit } = part;
     let column = if by_end { "jobs.ended_ns" } else { "jobs.started_ns" };
     let (direction, behind) = if ascending { ("ASC", ">") } else { ("DESC", "<") };
     let mut conditions = vec![scope.to_owned()];
@@ -193,7 +191,7 @@ fn statement(
             conditions.join(" AND ")
         )
     };
-    let text = match entries {
+    match entries {
         [entry] => branch(entry),
         // What lies in two parts of a scope is listed once.
         _ => {
@@ -201,8 +199,7 @@ fn statement(
                 entries.iter().map(|entry| format!("SELECT * FROM ({}) AS part", branch(entry))).collect();
             format!("{} ORDER BY 2 {direction}, 1 {direction} LIMIT {limit}", branches.join(" UNION "))
         }
-    };
-    Statement { text }
+    }
 }
 
 impl Control {
@@ -221,8 +218,8 @@ impl Control {
         let behind = after.map(|cursor| (cursor.at_ns, cursor.id));
         let mut ids = Vec::new();
         if sort != JobSort::State || filter.state.is_some() {
-            let by_end = sort == JobSort::End;
-            let found = statement(self.engine(), &entries, filter, &condition, by_end, ascending, behind, limit);
+            let part = Part { by_end: sort == JobSort::End, ascending, behind, limit };
+            let found = statement(self.engine(), &entries, filter, &condition, part);
             ids = self.job_ids(found).await?;
         } else {
             // One list by start after the other.
@@ -238,15 +235,16 @@ impl Control {
                 }
                 let filter = JobFilter { state: Some(state), ..filter.clone() };
                 let behind = behind.filter(|_| at == reached);
-                let found = statement(self.engine(), &entries, &filter, &condition, false, ascending, behind, left);
+                let part = Part { by_end: false, ascending, behind, limit: left };
+                let found = statement(self.engine(), &entries, &filter, &condition, part);
                 ids.extend(self.job_ids(found).await?);
             }
         }
         self.listed_jobs(&ids).await
     }
 
-    async fn job_ids(&self, statement: Statement) -> Result<Vec<String>, ControlError> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(statement.text)).fetch_all(&self.readers).await?;
+    async fn job_ids(&self, statement: String) -> Result<Vec<String>, ControlError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&self.readers).await?;
         Ok(rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?)
     }
 

@@ -220,7 +220,7 @@ async fn pages_meet_and_scopes_hold(control: Control) {
         // A filter leads to nothing that the scope does not reach.
         let foreign = JobFilter { computer: Some(scene.owners[2].2.id), ..JobFilter::default() };
         let found = control.jobs(&scope, &foreign, JobSort::Start, false, None, 200).await.unwrap();
-        assert!(found.iter().all(|job| reaches(job)), "{parts:?}");
+        assert!(found.iter().all(reaches), "{parts:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use crate::cli::accounts::{Output, find, print_json};
 use crate::cli::tenant::{find_tenant, quoted};
 use crate::cli::{CommandError, table};
 use crate::config::CommonSettings;
-use api::jobs::{FoundLog, Job, JobKind, JobState, ListedJob, LogLine};
+use api::jobs::{FoundLog, Job, ListedJob, LogLine};
 use api::page::Page;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -74,8 +74,8 @@ fn row(listed: &ListedJob) -> Vec<String> {
     let ListedJob { job, computer_name, plan_name, user_name, tenant_title, .. } = listed;
     vec![
         job.id.clone(),
-        word::<JobState>(&job.state),
-        word::<JobKind>(&job.kind),
+        word(&job.state),
+        word(&job.kind),
         table::time(Some(job.started_ns)),
         table::time(job.ended_ns),
         tenant_title.clone(),

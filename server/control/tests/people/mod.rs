@@ -32,7 +32,8 @@ pub async fn person(
     let (_, secret) = control.create_invitation(&actor, &new, link, now_ns).await.unwrap();
     let password = Password::chosen(Zeroizing::new("plum gravel otter 91".to_owned()), &[]).unwrap().hash().unwrap();
     let newcomer = Newcomer::New { title: "Anna", password: &password, time_zone: "UTC" };
-    let come_in = control.accept_invitation(&secret.digest(), &newcomer, "192.0.2.1", link, now_ns + 1);
+    let digest = secret.digest();
+    let come_in = control.accept_invitation(&digest, &newcomer, "192.0.2.1", link, now_ns + 1);
     let user = come_in.await.unwrap().user;
     assert!(control.enter_first_vault(&user, &vault, now_ns).await.unwrap());
     for mail in control.due_mails(i64::MAX, 10).await.unwrap() {
