@@ -201,6 +201,9 @@ impl Control {
         }
         let asked: Vec<String> = asked.into_iter().collect();
         let mut out = FoundLogs::default();
+        if !self.reaches_filter(scope, filter).await? {
+            return Ok(out);
+        }
         let (mut position, mut looked_at) = (after.cloned(), 0);
         loop {
             let buckets = self.buckets_with(scope, &asked, filter.tenant.as_ref(), position.as_ref()).await?;

@@ -647,11 +647,14 @@ impl Control {
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await?;
-        let Some(row) = row else { return Ok(None) };
-        match row.try_get::<Option<String>, _>("user_id")? {
-            Some(user) => self.locate_user(&UserId::stored(&user)?).await,
-            None => self.locate_tenant(&TenantId::stored(row.try_get("tenant_id")?)?).await,
-        }
+        let (user, tenant) = match &row {
+            Some(row) => (row.try_get("user_id")?, Some(TenantId::stored(row.try_get("tenant_id")?)?)),
+            None => (None, None),
+        };
+        // The same is asked whoever owns it, and when there is none: the time of an answer tells nothing.
+        let of_user = self.locate_owned(user).await?;
+        let of_tenant = self.locate_tenant(&tenant.unwrap_or(TenantId::from_bytes([0xff; crate::ID_BYTES]))).await?;
+        Ok(of_user.or(of_tenant))
     }
 }
 

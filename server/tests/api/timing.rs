@@ -32,6 +32,7 @@ const CLASSES: &[(&str, &str, &str, &str, &str)] = &[
     ("computer, of a user", "BU", "GET", "computer", "/computers/{}"),
     ("plan", "CA", "GET", "plan", "/plans/{}"),
     ("job", "CA", "GET", "job", "/jobs/{}"),
+    ("webhook", "CA", "GET", "webhook", "/webhooks/{}"),
     ("log of a job", "BU", "GET", "job", "/jobs/{}/log"),
     ("vault", "CA", "GET", "vault", "/vaults/{}"),
     ("snapshots of a vault", "BU", "GET", "vault", "/vaults/{}/snapshots"),

@@ -47,11 +47,13 @@ impl Route {
                     "invitation",
                     "recovery",
                     "group",
+                    "webhook",
                 ];
                 let kind = known.into_iter().find(|known| Some(*known) == first);
                 About::Object(kind.unwrap_or_else(|| panic!("{self:?}: say in About what its right is asked about")))
             }
             (None, "/tenants") if self.method == "POST" => About::Object("partner"),
+            (None, "/webhooks") if self.method == "POST" => About::Object("user"),
             (None, _) if self.method == "GET" => About::List,
             (None, _) => About::Platform,
         }
@@ -131,6 +133,7 @@ fn path(route: &Route, things: &Things, principal: &Principal) -> String {
     match (route.method, route.path) {
         ("DELETE", "/vaults/{vault}") => path.push_str("?confirm=wrong"),
         ("GET", "/vaults/{vault}/snapshots/{snapshot}/content") => path.push_str("?path=/docs/small"),
+        ("GET", "/job-logs") => path.push_str("?words=backup"),
         _ => {}
     }
     path
@@ -196,6 +199,7 @@ pub fn request(world: &World, route: &Route, things: &Things, principal: &Princi
             (json(json!({"name": format!("product {number}"), "unit": "gib"})), NOT_THERE)
         }
         ("PUT", "/profile") => (empty(), &[]),
+        ("PUT", "/profile/weekly-summary") => (json(json!({"wanted": true})), &[]),
         ("PUT", "/profile/password") => (json(json!({"current": PASSWORD, "new": "short"})), INVALID),
         ("POST", "/profile/recovery-codes") => (empty(), WRONG_STATE),
         ("DELETE", "/profile/second-factor") => (empty(), &["not_found", "wrong_state"]),
@@ -227,6 +231,7 @@ pub fn request(world: &World, route: &Route, things: &Things, principal: &Princi
         ("DELETE", "/tenants/{tenant}/members/{user}") => (empty(), &["conflict"]),
         ("POST", "/tenants/{tenant}/owner") => (json(json!({"user": of("colleague")})), WRONG_STATE),
         ("POST", "/tenants/{tenant}/owner/accept") => (empty(), NOT_THERE),
+        ("PUT", "/tenants/{tenant}/notice-settings") => (json(json!({"stale_days": 3})), &[]),
         ("PUT", "/tenants/{tenant}/security") => (json(json!({"idle_minutes": 30, "second_factor": "optional"})), &[]),
         ("PUT", "/tenants/{tenant}/support-access") => (json(json!({"until_ns": now_ns() + 3_600_000_000_000})), &[]),
         ("POST", "/tenants/{tenant}/trials") => (empty(), &["licence_exceeded"]),
@@ -262,12 +267,16 @@ pub fn request(world: &World, route: &Route, things: &Things, principal: &Princi
             (json(json!({"incarnation": incarnation})), &["incarnation_changed"])
         }
         ("POST", "/vaults/{vault}/uploads/{session}/have") => (Body::Binary(Vec::new()), &[]),
+        ("POST", "/webhooks") => {
+            (json(json!({"user": of("user"), "url": "https://webhook.invalid/", "events": ["quota"]})), &[])
+        }
         _ => (empty(), &[]),
     };
     let service = of("service");
     let (spends, undo) = match (route.method, route.path) {
         ("DELETE", "/computers/{computer}") => (Some("computer"), None),
         ("DELETE", "/plans/{plan}") => (Some("plan"), None),
+        ("DELETE", "/webhooks/{webhook}") => (Some("webhook"), None),
         ("DELETE", "/groups/{group}") => (Some("group"), None),
         ("DELETE", "/vaults/{vault}/uploads/{session}") => (Some("upload"), None),
         ("POST", "/vaults/{vault}/uploads/{session}/commit") => (Some("upload"), None),

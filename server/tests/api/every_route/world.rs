@@ -362,7 +362,7 @@ impl World {
             _ => name.to_owned(),
         };
         let more = BTreeMap::from([
-            ("user", user),
+            ("user", user.clone()),
             ("colleague", colleague),
             ("contact", contact),
             ("user_name", user_name),
@@ -380,7 +380,9 @@ impl World {
         let plan = self.plan(&enrolled.computer.id).await;
         let plan_id = plan.parse().unwrap();
         let job = self.control.order_backup(&self.scope, &self.actor, &plan_id, now_ns()).await.unwrap();
+        let webhook = self.webhook(&user).await;
         let more = [
+            ("webhook", webhook),
             ("computer", enrolled.computer.id),
             ("plan", plan),
             ("job", job.id.to_string()),
@@ -442,11 +444,18 @@ impl World {
         made.unwrap().id.to_string()
     }
 
+    /// A webhook of a user.
+    async fn webhook(&self, user: &str) -> String {
+        let body = json!({"user": user, "url": "https://webhook.invalid/", "events": ["quota"]});
+        id(&made(&self.local, Method::POST, "/webhooks", body).await["webhook"])
+    }
+
     /// The like of what a request is about to destroy.
     pub async fn spare(&self, things: &Things, parameter: &'static str) -> String {
         match parameter {
             "computer" => self.computer(things.name).await.computer.id,
             "plan" => self.plan(&things.ids["computer"]).await,
+            "webhook" => self.webhook(&things.ids["user"]).await,
             "upload" => self.vaults[things.name].begin().await.id,
             "snapshot" => {
                 let vault = &self.vaults[things.name];
