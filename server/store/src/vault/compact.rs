@@ -92,6 +92,7 @@ impl Vault {
             }
             compaction.victims = victims.into();
         }
+        let was_running = compaction.is_running();
         let copying = match compaction.current.take() {
             Some(copying) => Some(copying),
             None => self.begin_copying(compaction)?,
@@ -99,13 +100,12 @@ impl Vault {
         if let Some(copying) = copying {
             compaction.current =
                 self.copy_some(copying, &mut compaction.stuck, done).inspect_err(|_| self.want_plan())?;
-            if !compaction.is_running() {
-                // The plan is done; what has died meanwhile may call for another.
-                self.want_plan();
-            }
-            return Ok(true);
         }
-        Ok(compaction.is_running())
+        if was_running && !compaction.is_running() {
+            // The plan is done; what has died meanwhile may call for another, and the copies' pack may be finished now.
+            self.want_plan();
+        }
+        Ok(was_running)
     }
 
     fn want_plan(&self) {

@@ -288,6 +288,27 @@ fn compaction_keeps_dead_bytes_few_and_every_snapshot_whole() {
     assert_eq!(run_dry(bed.store(), now_ns()).copied_bytes, 0);
 }
 
+/// The copies' pack is open while a plan is under way, and the end of the plan must not leave it so.
+#[test]
+fn nothing_stays_of_copies_whose_objects_go_while_others_are_copied() {
+    for copied_before in 1..6 {
+        let bed = small_packs();
+        let snapshots = days(&bed, 12, 3);
+        let mut copied = 0;
+        while copied < copied_before {
+            let done = bed.store().maintain(&VAULT, now_ns()).unwrap();
+            assert!(done.more, "the plan ended after {copied} packs: nothing was under way");
+            copied += usize::from(done.copied_bytes > 0);
+        }
+        let ids: Vec<_> = snapshots.iter().map(|(snapshot, _)| snapshot.snapshot).collect();
+        bed.store().purge_snapshots(&VAULT, &ids).unwrap();
+        run_dry(bed.store(), now_ns());
+        assert_eq!(bed.store().space(&VAULT).unwrap(), store::VaultSpace::default(), "{copied_before}");
+        assert_eq!(bed.packs(), Vec::<std::path::PathBuf>::new(), "{copied_before}");
+        bed.assert_no_drift();
+    }
+}
+
 #[test]
 fn a_rotten_frame_is_marked_and_not_copied() {
     let mut bed = small_packs();
