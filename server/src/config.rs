@@ -77,6 +77,10 @@ pub struct CommonArguments {
     /// Configuration file (TOML); arguments and environment go before it.
     #[arg(long, global = true, env = "HOLDFAST_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// File with an API token: what is asked of the running server is asked with that token's rights [default: as the
+    /// operator on this machine].
+    #[arg(long, global = true, env = "HOLDFAST_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// File that holds the master key [default: master.key in the data folder].
     #[arg(long, global = true, env = "HOLDFAST_MASTER_KEY_FILE", value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
@@ -271,6 +275,8 @@ pub struct CommonSettings {
     pub index: Option<PathBuf>,
     /// Master key.
     pub master_key: MasterKeySource,
+    /// File with the credential of commands; `None` = as the operator on this machine.
+    pub token_file: Option<PathBuf>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What is logged.
@@ -347,6 +353,7 @@ fn common_settings(
         data,
         index: arguments.index_dir.or(index_dir),
         master_key,
+        token_file: arguments.token_file,
         log_format: arguments.log_format.or(log_format).unwrap_or_default(),
         log: arguments.log.or(log).unwrap_or_else(|| "info".into()),
     }

@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -70,8 +70,9 @@ pub struct LocalServer {
 }
 
 impl LocalServer {
-    /// From the files that the running server keeps. [`LocalError::NotRunning`] when there are none.
-    pub fn find(folder: &DataFolder) -> Result<Self, LocalError> {
+    /// From the files that the running server keeps, with the credential in `token_file` in place of the operator's.
+    /// [`LocalError::NotRunning`] when there are none.
+    pub fn find(folder: &DataFolder, token_file: Option<&Path>) -> Result<Self, LocalError> {
         let read = |path: PathBuf| match std::fs::read_to_string(&path) {
             Ok(text) => Ok(text.trim().to_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -79,9 +80,16 @@ impl LocalServer {
             }
             Err(source) => Err(LocalError::Unreadable { path, source }),
         };
+        let address = read(folder.address())?;
+        let token = match token_file {
+            Some(path) => std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .map_err(|source| LocalError::Unreadable { path: path.to_owned(), source })?,
+            None => read(folder.local_token())?,
+        };
         Ok(LocalServer {
-            address: read(folder.address())?,
-            token: Zeroizing::new(read(folder.local_token())?),
+            address,
+            token: Zeroizing::new(token),
             public_url: read(folder.public_url())?,
             certificate: certificate::read_first(&folder.shown_certificate())?,
         })

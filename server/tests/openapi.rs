@@ -15,6 +15,12 @@ fn the_committed_description_is_current() {
     assert_eq!(parsed["openapi"].as_str().unwrap().split('.').next(), Some("3"));
     let commit = &parsed["paths"]["/api/v1/vaults/{vault}/uploads/{session}/commit"]["post"];
     assert!(commit["responses"]["default"]["content"]["application/problem+json"].is_object());
+    assert_eq!(parsed["info"]["title"], "Holdfast");
+    let problem = &parsed["components"]["schemas"]["Problem"];
+    assert_eq!(problem["required"], serde_json::json!(["type", "title", "status", "detail", "code"]));
+    for member in ["missing", "limit_bytes", "free"] {
+        assert!(problem["properties"][member].is_object(), "{member}: {problem}");
+    }
 }
 
 /// `routes.csv` says of every route what it asks for: a verb of the matrix, `operator` (`operator+step-up` where it takes

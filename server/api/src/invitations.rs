@@ -14,6 +14,7 @@
 //! | `DELETE /recoveries/{recovery}` | `user.recover` | - | [`Recovery`] |
 
 use crate::identity::Secret;
+pub use crate::members::MemberRole;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -28,18 +29,6 @@ pub enum InvitationKind {
     Customer,
     /// To become the owner of a new partner below the tenant.
     Partner,
-}
-
-/// What somebody is in a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MemberRole {
-    /// Administers it.
-    Admin,
-    /// Backs up own computers.
-    User,
-    /// Reads, no content.
-    Auditor,
 }
 
 /// Where an invitation stands.

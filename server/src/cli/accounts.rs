@@ -120,7 +120,7 @@ fn rights_text(rights: &[Right]) -> String {
 }
 
 pub(crate) fn find(settings: &CommonSettings) -> Result<LocalServer, CommandError> {
-    Ok(LocalServer::find(&DataFolder::new(settings.data.clone()))?)
+    Ok(LocalServer::find(&DataFolder::new(settings.data.clone()), settings.token_file.as_deref())?)
 }
 
 pub(crate) async fn user(settings: &CommonSettings, command: UserCommand) -> Result<(), CommandError> {

@@ -79,6 +79,16 @@ pub(crate) enum RoleName {
     Auditor,
 }
 
+impl RoleName {
+    pub(crate) const fn role(self) -> MemberRole {
+        match self {
+            RoleName::Admin => MemberRole::Admin,
+            RoleName::User => MemberRole::User,
+            RoleName::Auditor => MemberRole::Auditor,
+        }
+    }
+}
+
 #[derive(Subcommand, Debug)]
 pub(crate) enum SecurityCommand {
     /// Show what a tenant asks of its people.
@@ -194,9 +204,7 @@ pub(crate) async fn invitation(settings: &CommonSettings, command: InvitationCom
                 (None, None) => (InvitationKind::User, None),
             };
             let role = match (kind, role) {
-                (InvitationKind::User, Some(RoleName::Auditor)) => Some(MemberRole::Auditor),
-                (InvitationKind::User, Some(RoleName::User)) => Some(MemberRole::User),
-                (InvitationKind::User, Some(RoleName::Admin) | None) => Some(MemberRole::Admin),
+                (InvitationKind::User, role) => Some(role.unwrap_or(RoleName::Admin).role()),
                 _ => None,
             };
             let invite = Invite { kind, email, role, groups: Vec::new(), title, service: None, locale };

@@ -64,7 +64,7 @@ async fn confirm(settings: &CommonSettings) -> Result<(), CommandError> {
     let typed = master_key::parse(&text, "what was typed")?;
     let fingerprint = typed.fingerprint();
     let folder = DataFolder::new(settings.data.clone());
-    match LocalServer::find(&folder) {
+    match LocalServer::find(&folder, None) {
         Ok(server) => {
             let confirm = ConfirmMasterKey { fingerprint: fingerprint.clone() };
             let _: MasterKeyState = server.post("/master-key/confirm", &confirm).await?;

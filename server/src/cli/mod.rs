@@ -4,7 +4,9 @@ mod accounts;
 mod accounts_check;
 mod audit;
 mod care;
+mod computer;
 mod deletion;
+mod group;
 mod identity;
 mod jobs;
 mod mail;
@@ -65,6 +67,15 @@ enum Command {
     /// Tenants: partners and customers (needs the running server).
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
+    /// Groups of a partner's members, and what they may do for which customers (needs the running server).
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Computers that back up: enrol, start, restore, retire (needs the running server).
+    #[command(subcommand)]
+    Computer(computer::ComputerCommand),
+    /// What computers back up, and when (needs the running server).
+    #[command(subcommand)]
+    Plan(computer::PlanCommand),
     /// What can be bought (needs the running server).
     #[command(subcommand)]
     Product(service::ProductCommand),
@@ -164,6 +175,9 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Recovery(command) => identity::recovery(&settings, command).await,
             Command::Quota(command) => quota::quota(&settings, command).await,
             Command::Tenant(command) => tenant::tenant(&settings, command).await,
+            Command::Group(command) => group::group(&settings, command).await,
+            Command::Computer(command) => computer::computer(&settings, command).await,
+            Command::Plan(command) => computer::plan(&settings, command).await,
             Command::Product(command) => service::product(&settings, command).await,
             Command::Service(command) => service::service(&settings, command).await,
             Command::Accounts(command) => accounts_check::accounts(&settings, command).await,

@@ -3,14 +3,14 @@
 
 use crate::cli::accounts::{Output, find, print_json};
 use crate::cli::quota::{Bound, size};
-use crate::cli::tenant::{self, find_tenant, quoted};
+use crate::cli::tenant::{self, find_tenant, is_id, quoted};
 use crate::cli::{CommandError, table};
 use crate::config::CommonSettings;
 use crate::local::LocalServer;
 use api::members::Member;
 use api::services::{
     Allocation, Allocations, BuyService, OrderService, Product, ProductTerms, ProductUnit, Products, Service,
-    ServiceState, Services, SetAllocation, SetLicence,
+    ServiceContact, ServiceContacts, ServiceState, Services, SetAllocation, SetContact, SetLicence,
 };
 use clap::{Args, Subcommand, ValueEnum};
 use std::io::{self, Write};
@@ -153,6 +153,22 @@ pub(crate) enum ServiceCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Show the contacts of a service.
+    Contacts(One),
+    /// Make somebody a contact of a service in another one's place.
+    #[command(after_help = "Example:\n  \
+        holdfastd --token-file admin.token service set-contact SERVICE billing bert")]
+    SetContact {
+        /// Service id.
+        service: String,
+        /// For what.
+        #[arg(value_enum)]
+        kind: ContactName,
+        /// Name or id of a user of the customer, or the id of one of a tenant above it.
+        user: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Take back what a user was given. What it stored stays.
     TakeBack {
         /// Service id.
@@ -160,6 +176,16 @@ pub(crate) enum ServiceCommand {
         /// Name or id of a user of the customer.
         user: String,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ContactName {
+    /// Manages the service.
+    Admin,
+    /// Gets what goes wrong.
+    Technical,
+    /// Gets invoices.
+    Billing,
 }
 
 #[derive(Args, Debug)]
@@ -313,6 +339,18 @@ pub(crate) async fn product(settings: &CommonSettings, command: ProductCommand) 
     Ok(table::print(&head, &products.iter().map(row).collect::<Vec<_>>())?)
 }
 
+fn print_contacts(contacts: &ServiceContacts, output: Output) -> Result<(), CommandError> {
+    if output.json {
+        return print_json(contacts);
+    }
+    let row = |contact: &ServiceContact| {
+        let since = table::time(Some(contact.changed_ns));
+        vec![contact.kind.clone(), contact.user.clone(), contact.title.clone(), since]
+    };
+    let rows: Vec<_> = contacts.items.iter().map(row).collect();
+    Ok(table::print(&["CONTACT", "USER", "NAME", "SINCE (UTC)"], &rows)?)
+}
+
 pub(crate) async fn service(settings: &CommonSettings, command: ServiceCommand) -> Result<(), CommandError> {
     let server = find(settings)?;
     match command {
@@ -383,6 +421,23 @@ pub(crate) async fn service(settings: &CommonSettings, command: ServiceCommand) 
             let path = format!("/services/{}/allocations/{}", quoted(&service), user.user);
             let given: Allocation = server.put(&path, &SetAllocation { bytes, computers }).await?;
             if output.json { print_json(&given) } else { print_allocations(&[given]) }
+        }
+        ServiceCommand::Contacts(One { service, output }) => {
+            print_contacts(&server.get(&format!("/services/{}/contacts", quoted(&service))).await?, output)
+        }
+        ServiceCommand::SetContact { service, kind, user, output } => {
+            let kind = match kind {
+                ContactName::Admin => "admin",
+                ContactName::Technical => "technical",
+                ContactName::Billing => "billing",
+            };
+            // An id may be of somebody above the customer, whom its list does not name.
+            let user = match is_id(&user) {
+                true => user,
+                false => find_user(&server, &service, &user).await?.user,
+            };
+            let path = format!("/services/{}/contacts/{kind}", quoted(&service));
+            print_contacts(&server.put(&path, &SetContact { user }).await?, output)
         }
         ServiceCommand::TakeBack { service, user } => {
             let user = find_user(&server, &service, &user).await?;

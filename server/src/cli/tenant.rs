@@ -1,12 +1,13 @@
 //! `holdfastd tenant`: partners and customers, through the API of the running server.
 
 use crate::cli::accounts::{Output, find, print_json};
+use crate::cli::identity::RoleName;
 use crate::cli::{CommandError, table};
 use crate::config::CommonSettings;
 use crate::local::LocalServer;
-use api::members::{Member, MemberRole, Members};
+use api::members::{Member, MemberRole, Members, OfferOwner, OwnerOffer, SetRoles};
 use api::removal::UserState;
-use api::tenants::{CreateTenant, EditTenant, Tenant, TenantKind, TenantState, Tenants};
+use api::tenants::{CreateTenant, EditTenant, SupportAccess, Tenant, TenantKind, TenantState, Tenants};
 use clap::{Args, Subcommand, ValueEnum};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::BTreeMap;
@@ -50,6 +51,39 @@ pub(crate) enum TenantCommand {
     },
     /// List who belongs to a tenant.
     Members(One),
+    /// Set what somebody is in a tenant, in place of what it was.
+    #[command(after_help = "Example:\n  holdfastd tenant role acme bert admin,user")]
+    Role {
+        #[command(flatten)]
+        user: OneUser,
+        /// admin, user or auditor; several with commas.
+        #[arg(value_enum, value_delimiter = ',', required = true)]
+        roles: Vec<RoleName>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take somebody who is at home elsewhere out of a tenant.
+    RemoveMember(OneUser),
+    /// Offer a tenant to one of its administrators, who becomes its owner by accepting.
+    OfferOwner(OneUser),
+    /// Accept a tenant that was offered to the one whose token is given with --token-file.
+    AcceptOwner(One),
+    /// Let the partner read and restore a customer's data until a time, as the customer's administrator.
+    #[command(after_help = "Examples:\n  \
+        holdfastd --token-file admin.token tenant support-access acme --hours 24\n  \
+        holdfastd --token-file admin.token tenant support-access acme --off")]
+    SupportAccess {
+        /// Name or id.
+        tenant: String,
+        /// For so long.
+        #[arg(long, required_unless_present = "off", conflicts_with = "off")]
+        hours: Option<u32>,
+        /// From now on no more.
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Disable a user: no log-in, no backups, no restores.
     DisableUser(OneUser),
     /// Enable a disabled user again.
@@ -173,9 +207,14 @@ async fn all(server: &LocalServer, kind: Option<TenantKind>) -> Result<Vec<Tenan
     }
 }
 
+/// Whether it is written as ids are.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// By name or id.
 pub(crate) async fn find_tenant(server: &LocalServer, named: &str) -> Result<Tenant, CommandError> {
-    if named.len() == 32 && named.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if is_id(named) {
         return Ok(server.get(&format!("/tenants/{named}")).await?);
     }
     let found = all(server, None).await?.into_iter().find(|tenant| tenant.name == named);
@@ -330,6 +369,39 @@ pub(crate) async fn tenant(settings: &CommonSettings, command: TenantCommand) ->
         TenantCommand::Members(One { tenant, output }) => {
             let items = members(&server, &find_tenant(&server, &tenant).await?.id).await?;
             if output.json { print_json(&Members { items, next: None }) } else { print_members(&items) }
+        }
+        TenantCommand::Role { user: OneUser { tenant, user }, roles, output } => {
+            let tenant = find_tenant(&server, &tenant).await?.id;
+            let user = find_user(&server, &tenant, &user).await?.user;
+            let roles = roles.into_iter().map(RoleName::role).collect();
+            let member: Member = server.put(&format!("/tenants/{tenant}/members/{user}"), &SetRoles { roles }).await?;
+            if output.json { print_json(&member) } else { print_members(&[member]) }
+        }
+        TenantCommand::RemoveMember(OneUser { tenant, user }) => {
+            let tenant = find_tenant(&server, &tenant).await?;
+            let user = find_user(&server, &tenant.id, &user).await?;
+            server.delete_nothing(&format!("/tenants/{}/members/{}", tenant.id, user.user)).await?;
+            Ok(writeln!(io::stdout(), "{} belongs to {} no longer.", user.name, tenant.name)?)
+        }
+        TenantCommand::OfferOwner(OneUser { tenant, user }) => {
+            let tenant = find_tenant(&server, &tenant).await?;
+            let user = find_user(&server, &tenant.id, &user).await?;
+            let offer: OwnerOffer =
+                server.post(&format!("/tenants/{}/owner", tenant.id), &OfferOwner { user: user.user }).await?;
+            let until = table::time(Some(offer.expires_ns));
+            Ok(writeln!(io::stdout(), "{} may accept {} until {until} UTC.", user.name, tenant.name)?)
+        }
+        TenantCommand::AcceptOwner(One { tenant, output }) => {
+            let id = find_tenant(&server, &tenant).await?.id;
+            let member: Member = server.post(&format!("/tenants/{id}/owner/accept"), &()).await?;
+            if output.json { print_json(&member) } else { print_members(&[member]) }
+        }
+        TenantCommand::SupportAccess { tenant, hours, off: _, output } => {
+            let id = find_tenant(&server, &tenant).await?.id;
+            let now_ns = jiff::Timestamp::now().as_nanosecond();
+            let until = hours.map(|hours| now_ns + i128::from(hours) * 3_600_000_000_000);
+            let until_ns = until.and_then(|until_ns| i64::try_from(until_ns).ok());
+            show(&server.put(&format!("/tenants/{id}/support-access"), &SupportAccess { until_ns }).await?, output)
         }
         TenantCommand::DisableUser(one) => step_user(&server, one, Some("disable")).await,
         TenantCommand::EnableUser(one) => step_user(&server, one, Some("enable")).await,

@@ -70,7 +70,7 @@ impl HttpState {
 
 /// Every path under the API's prefix, with its description.
 fn api_routes() -> OpenApiRouter<HttpState> {
-    OpenApiRouter::with_openapi(openapi::base())
+    OpenApiRouter::new()
         .routes(routes!(accounts::info))
         .routes(routes!(accounts::me))
         .routes(routes!(accounts::use_operator_link))
@@ -237,7 +237,8 @@ fn tenant_routes() -> OpenApiRouter<HttpState> {
 
 /// The description of the API, OpenAPI 3.1, as pretty JSON with a line end.
 pub fn openapi_document() -> Result<String, serde_json::Error> {
-    let (_, description) = OpenApiRouter::new().nest(api::PREFIX, api_routes()).split_for_parts();
+    let (_, description) =
+        OpenApiRouter::with_openapi(openapi::base()).nest(api::PREFIX, api_routes()).split_for_parts();
     openapi::document(description)
 }
 

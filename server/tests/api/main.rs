@@ -3,12 +3,13 @@
 //! what follows), `quota` (limits, who they refuse and what they let through), `refusals` (every wrong request has its
 //! own clear answer
 //! and leaves nothing behind), `every_route` (every route against every role), `timing` (nothing is told by how long an
-//! answer takes), `audit` (who did what), `lifecycle` (starting, stopping, full disk, the same data folder twice).
+//! answer takes), `described` (the API against its own description), `audit` (who did what), `lifecycle` (starting, stopping, full disk, the same data folder twice).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is the failure of the test")]
 
 mod accounts;
 mod agents;
 mod audit;
+mod described;
 mod every_route;
 mod harness;
 mod identity;
