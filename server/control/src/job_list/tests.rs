@@ -63,7 +63,7 @@ async fn fill(control: &Control, jobs: i64) {
         format!(
             "{} INSERT INTO plans (id, tenant_id, user_id, computer_id, name, state, state_ns, revision, created_ns) \
              SELECT '04' || printf('%030x', i), '01' || printf('%030x', i / 2 % {TENANTS}), \
-             '02' || printf('%030x', i / 2), '03' || printf('%030x', i / 2), 'plan' || i % 2, 'enabled', 0, 1, 0 FROM n",
+             '02' || printf('%030x', i / 2), '03' || printf('%030x', i / 2), 'plan' || (i % 2), 'enabled', 0, 1, 0 FROM n",
             series(COMPUTERS * 2)
         ),
     )
@@ -209,8 +209,8 @@ async fn logs_are_searched_at_once() {
     // Five lines each: what all logs say, what one of a thousand says, and names of files of a thousand sorts.
     for (line, text) in [
         (0, "'plan nightly, revision 1'"),
-        (1, "'reading /home/user' || abs(random()) % 1000 || '/documents'"),
-        (2, "'file report' || abs(random()) % 1000 || '.pdf was read'"),
+        (1, "'reading /home/user' || (abs(random()) % 1000) || '/documents'"),
+        (2, "'file report' || (abs(random()) % 1000) || '.pdf was read'"),
         (3, "CASE abs(random()) % 1000 WHEN 0 THEN 'permission denied' ELSE 'nothing was left out' END"),
         (4, "'snapshot ' || lower(hex(randomblob(16))) || ': 12345 files'"),
     ] {
