@@ -201,6 +201,7 @@ fn wait_at_most(child: &mut Child, limit: Duration) -> std::io::Result<Option<Ex
 mod tests {
     use super::*;
     use crate::report::Style;
+    use std::time::Instant;
 
     fn shell(script: &str) -> SideCommand {
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
@@ -219,22 +220,42 @@ mod tests {
         assert!(SideCommand { command: Vec::new(), ..shell("") }.run(&report(), &[]).is_err());
     }
 
+    /// Waits for what has no event.
+    fn soon(mut is_so: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < Duration::from_secs(60), "not in time");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     #[test]
     fn a_time_out_ends_everything_it_started() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ids");
         let script = format!("trap '' TERM; sleep 1000 & echo $! > {0}; echo $$ >> {0}; wait", file.display());
-        // The time begins before the shell does, and how long a shell takes to begin is up to the machine.
-        let started = (0..8).find_map(|doubled| {
-            let side = SideCommand { timeout_seconds: 1 << doubled, ..shell(&script) };
-            let ended = format!("sh: ended after {} s, its time-out", side.timeout_seconds);
-            assert_eq!(side.run(&report(), &[]), Err(ended));
-            std::fs::read_to_string(&file).ok().filter(|ids| ids.lines().count() == 2)
+        let mut child = Command::new("sh").args(["-c", &script]).process_group(0).spawn().unwrap();
+        let started = Instant::now();
+        let mut ids = String::new();
+        soon(|| {
+            ids = std::fs::read_to_string(&file).unwrap_or_default();
+            ids.lines().count() == 2
         });
-        for id in started.unwrap().lines() {
-            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        assert!(wait_at_most(&mut child, Duration::from_millis(1)).unwrap().is_none());
+        assert!(started.elapsed() >= END_WITHIN, "it was not given time to end");
+        // What was killed dies soon, and is nobody's child here whose end could be waited for.
+        for id in ids.lines() {
+            soon(|| {
+                let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ")
+            });
         }
+    }
+
+    #[test]
+    fn a_time_out_is_a_failure_that_says_so() {
+        let side = SideCommand { timeout_seconds: 1, ..shell("exec sleep 1000") };
+        assert_eq!(side.run(&report(), &[]), Err("sh: ended after 1 s, its time-out".into()));
     }
 
     #[test]

@@ -24,10 +24,14 @@ impl Mariadb {
     pub fn start() -> Self {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let data = folder.path().join("data");
+        // A server that starts removes what others have left in this folder, and what they still use.
+        let temporary = folder.path().join("tmp");
+        std::fs::create_dir(&temporary).unwrap();
+        let temporary = format!("--tmpdir={}", temporary.display());
         let account = Command::new("id").arg("-un").output().unwrap();
         let account = format!("--user={}", String::from_utf8_lossy(&account.stdout).trim());
         let mut make = Command::new("mariadb-install-db");
-        make.arg("--no-defaults").arg(format!("--datadir={}", data.display())).arg(&account);
+        make.arg("--no-defaults").arg(format!("--datadir={}", data.display())).arg(&account).arg(&temporary);
         make.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
         let made = make.output().expect("MariaDB is installed: scripts/prepare check");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -36,7 +40,7 @@ impl Mariadb {
         let installed = Path::new("/usr/sbin/mariadbd");
         let program = if installed.exists() { installed } else { Path::new("mariadbd") };
         let mut command = Command::new(program);
-        command.arg("--no-defaults").arg(format!("--datadir={}", data.display())).arg(account);
+        command.arg("--no-defaults").arg(format!("--datadir={}", data.display())).arg(account).arg(temporary);
         command.arg(format!("--socket={}", folder.path().join("socket").display()));
         command.args(["--skip-networking", "--innodb-flush-log-at-trx-commit=0", "--event-scheduler=OFF"]);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
