@@ -2,6 +2,7 @@
 //! agents with their own configuration and cache. Every process is ended by its id, also when a test fails.
 
 mod agent;
+mod day;
 mod fleet;
 mod keeper;
 mod latency;
@@ -10,6 +11,7 @@ mod server;
 mod wire;
 
 pub use agent::{Login, Outcome};
+pub use day::{Day, Person, Service, text};
 pub use fleet::{Fleet, FleetPlan, Found, Member, Rounds, Work};
 pub use keeper::{Keeper, Reached, Settled};
 pub use latency::Latencies;

@@ -16,4 +16,5 @@ pub mod postgres;
 pub mod process;
 pub mod receivers;
 pub mod seed;
+pub mod shop;
 pub mod trees;

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use tests::harness::{Scene, summary};
 use tests::mariadb::Mariadb;
 use tests::postgres::{Cluster, USER};
+use tests::shop::{PASSWORD, ask_sqlite, fill_mariadb, fill_postgresql, run_in_shop, state_of_mariadb, state_of_shop};
 
 /// Rows of a table whose changes are to be small beside it.
 const ROWS: u64 = 200_000;
@@ -21,9 +22,6 @@ const ROWS_OF_LONG_DUMP: u64 = 1_000_000;
 const ROWS_OF_LONG_POSTGRESQL_DUMP: u64 = 4_000_000;
 /// Slow enough to look at a dump while it runs.
 const SLOW: &str = "--limit-upload=1M";
-/// What quoting gets wrong, if anything does.
-const PASSWORD: &str = r#"pa:ss\wo"rd'# 7"#;
-
 fn backup(scene: &Scene, arguments: &[&str], code: i32) -> Value {
     let all: Vec<&str> = ["backup", "--json"].iter().chain(arguments).copied().collect();
     summary(&scene.agent.run(all).unwrap(), code).unwrap()
@@ -37,23 +35,6 @@ fn cat(scene: &Scene, series: &str, path: &str) -> Vec<u8> {
     let outcome = scene.agent.run(["cat", "latest", "--series", series, path]).unwrap();
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     outcome.stdout
-}
-
-/// The commands of the instructions that are in a snapshot, run by a shell as they stand: those with one of `parts`.
-fn follow(scene: &Scene, instructions: &str, parts: &[&str], environment: &[(&str, &Path)]) {
-    let commands: Vec<&str> = instructions.lines().filter_map(|line| line.strip_prefix("   ")).collect();
-    let agent = scene.agent.command(["--version"]);
-    let programs = scene.binaries.agent.parent().unwrap().to_str().unwrap().to_owned();
-    for part in parts {
-        let command = commands.iter().find(|command| command.contains(part)).unwrap_or_else(|| panic!("{part}"));
-        let mut shell = Command::new("bash");
-        shell.args(["-o", "pipefail", "-c", command]);
-        shell.env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap()));
-        shell.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        shell.envs(environment.iter().copied());
-        let done = shell.output().unwrap();
-        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
-    }
 }
 
 /// Ids of the programs that a process started.
@@ -145,60 +126,6 @@ fn place(cluster: &Cluster) -> Vec<String> {
     vec![format!("--database-host={}", cluster.folder().display()), format!("--database-user={USER}")]
 }
 
-fn fill_postgresql(cluster: &Cluster, rows: u64) {
-    cluster.run("create role clerk login");
-    cluster.create_database("it's shop");
-    cluster.run("alter database \"it's shop\" set work_mem = '7MB'");
-    cluster.run("grant connect on database \"it's shop\" to clerk");
-    let statements = [
-        format!(
-            "create table orders (id bigint primary key, customer text, paid boolean, total numeric(12,2), at timestamptz, \
-             extra jsonb, picture bytea); \
-             insert into orders select n, md5(n::text) || E'\\t\\\\ \\n\\u017c', n % 3 = 0, n * 1.25, \
-             timestamptz '2026-01-01 00:00Z' + n * interval '1 second', \
-             case when n % 5 = 0 then jsonb_build_object('n', n) end, decode(md5((n * 7)::text), 'hex') \
-             from generate_series(1, {rows}) as n"
-        ),
-        "create table lines (order_id bigint references orders, note text not null); \
-         insert into lines select n, 'line ' || n from generate_series(1, 500) as n; \
-         create index on lines (order_id); alter table lines owner to clerk; grant select on orders to clerk"
-            .to_owned(),
-        "create sequence tickets start 41; select nextval('tickets'); \
-         create view paid as select id from orders where paid; \
-         create function twice(n bigint) returns bigint language sql as 'select 2 * n'; \
-         select lo_from_bytea(4242, decode(repeat('00ff5c', 100000), 'hex'))"
-            .to_owned(),
-    ];
-    for statement in statements {
-        run_in_shop(cluster, &statement);
-    }
-}
-
-fn run_in_shop(cluster: &Cluster, sql: &str) -> String {
-    let mut psql = cluster.command("psql");
-    psql.arg("-h").arg(cluster.folder()).args(["-U", USER, "-qAt", "--set=ON_ERROR_STOP=1", "-d"]);
-    let done = psql.arg("dbname='it\\'s shop'").args(["-c", sql]).output().unwrap();
-    assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).unwrap()
-}
-
-/// Everything that is in the database, as the server itself sees it.
-fn state_of_shop(cluster: &Cluster) -> Vec<String> {
-    let questions = [
-        "select count(*), md5(string_agg(orders::text, ',' order by id)) from orders",
-        "select md5(string_agg(lines::text, ',' order by order_id)) from lines",
-        "select last_value, is_called from tickets",
-        "select count(*) from paid",
-        "select twice(21), md5(lo_get(4242))",
-        "select relname, relkind, relowner::regrole, relacl from pg_class where relnamespace = 'public'::regnamespace order by 1",
-        "select conname, pg_get_constraintdef(oid) from pg_constraint where connamespace = 'public'::regnamespace order by 1",
-        "select datname, datdba::regrole, encoding, datcollate, datacl from pg_database where datname = current_database()",
-        "select setconfig from pg_db_role_setting join pg_database on setdatabase = pg_database.oid where datname = current_database()",
-        "select rolname, rolcanlogin from pg_roles where rolname = 'clerk'",
-    ];
-    questions.iter().map(|question| run_in_shop(cluster, question)).collect()
-}
-
 #[test]
 fn a_postgresql_database_comes_back_in_an_empty_cluster_by_its_own_instructions() {
     let scene = Scene::new().unwrap();
@@ -209,15 +136,11 @@ fn a_postgresql_database_comes_back_in_an_empty_cluster_by_its_own_instructions(
     backup(&scene, &arguments, 0);
 
     let instructions = String::from_utf8(cat(&scene, "it's shop", "/it's shop.restore.txt")).unwrap();
-    // The series was named otherwise than the instructions think: as a person would, put in what it is called.
-    let thought = format!("'postgresql:it'\\''s shop@{}'", cluster.folder().display());
-    assert!(instructions.contains(&thought), "{instructions}");
-    let instructions = instructions.replace(&thought, "'it'\\''s shop'");
     let other = Cluster::start();
     let environment = [("PGHOST", other.folder()), ("PGUSER", Path::new(USER))];
-    follow(&scene, &instructions, &[".globals.sql", ".create.sql", "-d 'dbname="], &environment);
+    scene.agent.follow(&instructions, &[".globals.sql", ".create.sql", "-d 'dbname="], &environment).unwrap();
     assert_eq!(state_of_shop(&other), state_of_shop(&cluster));
-    follow(&scene, &instructions, &["createdb ", "-d restored"], &environment);
+    scene.agent.follow(&instructions, &["createdb ", "-d restored"], &environment).unwrap();
 }
 
 #[test]
@@ -299,46 +222,6 @@ fn a_postgresql_password_is_nowhere_to_be_seen_and_missing_rights_are_a_warning(
     assert!(said.contains("the roles in this backup have no passwords") && !said.contains(PASSWORD), "{said}");
 }
 
-fn fill_mariadb(server: &Mariadb, rows: u64) {
-    server.run(&format!(
-        "create database shop character set utf8mb4 collate utf8mb4_polish_ci; use shop;
-         create table orders (id bigint primary key, customer varchar(80), total decimal(12,2), at timestamp(6) null,
-           extra json, picture varbinary(64), key (customer)) engine=InnoDB;
-         insert into orders select seq, concat(md5(seq), '\\t\\\\ \\n\\'\"ż\\0'), seq * 1.25,
-           if(seq % 5, timestamp('2026-01-01 00:00:00.123456') + interval seq second, null),
-           if(seq % 5, null, json_object('n', seq)), unhex(concat('00ff5c27', md5(seq * 7))) from seq_1_to_{rows};
-         create table `od``d names` (id int auto_increment primary key, f float, order_id bigint,
-           foreign key (order_id) references orders (id));
-         insert into `od``d names` (f, order_id) select seq / 3, seq from seq_1_to_500;
-         create view expensive as select id from orders where total > 1000;
-         create function twice(n bigint) returns bigint deterministic return 2 * n;
-         create trigger stamp before insert on orders for each row set new.total = coalesce(new.total, 7);
-         create event nightly on schedule every 1 day do delete from orders where id < 0;
-         create user clerk@localhost identified by '{password}'; grant select, lock tables, show view, trigger, event on shop.* to clerk@localhost",
-        password = PASSWORD.replace('\\', "\\\\").replace('\'', "\\'"),
-    ));
-}
-
-fn state_of_mariadb(server: &Mariadb, database: &str) -> Vec<String> {
-    let questions = [
-        "select count(*), md5(group_concat(md5(concat_ws('|', id, hex(customer), total, ifnull(at, '-'), ifnull(extra, '-'), hex(picture))) order by id separator '')) from orders",
-        "select md5(group_concat(concat_ws('|', id, f, order_id) order by id)) from `od``d names`",
-        "select count(*), twice(21) from expensive",
-        "show create table orders",
-        "show create table `od``d names`",
-        "show create trigger stamp",
-        "show create event nightly",
-    ];
-    let ask = |question: &&str| {
-        let said = server.run(&format!(
-            "use {database}; set group_concat_max_len = 1073741824; set time_zone = '+00:00'; {question}"
-        ));
-        // When a trigger was made is not part of it.
-        said.split('\t').filter(|field| !field.starts_with("20")).collect::<Vec<_>>().join("\t")
-    };
-    questions.iter().map(ask).collect()
-}
-
 fn socket(server: &Mariadb) -> [String; 2] {
     [format!("--database-host={}", server.socket().display()), "--database-user=root".to_owned()]
 }
@@ -358,12 +241,12 @@ fn a_mariadb_database_comes_back_in_an_empty_server_by_its_own_instructions() {
     fs::create_dir(&home).unwrap();
     fs::write(home.join(".my.cnf"), format!("[client]\nsocket={}\nuser=root\n", other.socket().display())).unwrap();
     let environment = [("HOME", home.as_path())];
-    follow(&scene, &instructions, &["/shop.create.sql", "utf8mb4 shop", "/shop.users.sql"], &environment);
+    scene.agent.follow(&instructions, &["/shop.create.sql", "utf8mb4 shop", "/shop.users.sql"], &environment).unwrap();
     assert_eq!(state_of_mariadb(&other, "shop"), state_of_mariadb(&server, "shop"));
     let of_database = "select default_collation_name from information_schema.schemata where schema_name = 'shop'; \
                        show grants for clerk@localhost";
     assert_eq!(other.run(of_database), server.run(of_database));
-    follow(&scene, &instructions, &["create database restored", "utf8mb4 restored"], &environment);
+    scene.agent.follow(&instructions, &["create database restored", "utf8mb4 restored"], &environment).unwrap();
     assert_eq!(state_of_mariadb(&other, "restored")[..3], state_of_mariadb(&server, "shop")[..3]);
 }
 
@@ -420,12 +303,6 @@ fn sqlite(path: &Path) -> Child {
     command.args(["-batch", "-bail"]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-fn ask_sqlite(path: &Path, sql: &str) -> String {
-    let done = Command::new("sqlite3").args(["-batch", "-bail"]).arg(path).arg(sql).output().unwrap();
-    assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).unwrap()
-}
-
 #[test]
 fn an_sqlite_database_comes_back_as_it_was_between_two_transactions() {
     let scene = Scene::new().unwrap();
@@ -467,7 +344,7 @@ fn an_sqlite_database_comes_back_as_it_was_between_two_transactions() {
     let wanted = ask_sqlite(&path, ".dump");
     let instructions = String::from_utf8(cat(&scene, &series, "/my app.db.restore.txt")).unwrap();
     fs::write(&path, b"rubbish").unwrap();
-    follow(&scene, &instructions, &["holdfast cat", "integrity_check", "rm -f", "mv "], &[]);
+    scene.agent.follow(&instructions, &["holdfast cat", "integrity_check", "rm -f", "mv "], &[]).unwrap();
     assert!(ask_sqlite(&path, ".dump") == wanted, "what came back differs");
     let left = fs::read_dir(scene.agent.cache().join("copies")).unwrap().count();
     assert_eq!(left, 0, "copies are left in the cache");

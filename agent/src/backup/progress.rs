@@ -44,6 +44,8 @@ impl Ticker {
                     report.json(&ProgressEvent { event: "progress", elapsed_ms, counters: counts });
                 }
             }
+            // A run that fails is seen to have come as far as it has.
+            report.counts(&counters.counts());
         });
         Ticker { end: Some(end), thread: thread.ok() }
     }

@@ -192,7 +192,7 @@ fn run_backup(
     let result = commands.around(report, || {
         let source = match chosen {
             Chosen::Source(source) => source,
-            Chosen::Database(database) => database.open(&connection)?,
+            Chosen::Database(database) => database.open(&connection, options.name.as_deref(), None)?,
         };
         backup::backup(&connection, source, &options, report)
     })?;

@@ -101,7 +101,8 @@ mod tests {
         assert_eq!(quoted("postgresql:shop@db1:5432"), "postgresql:shop@db1:5432");
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(quoted(""), "''");
-        let text = DatabaseSource::Postgresql(DatabaseLogin::new("my shop")).instructions();
+        let source = DatabaseSource::Postgresql(DatabaseLogin::new("my shop"));
+        let text = source.instructions(&source.series());
         assert!(text.contains("--series 'postgresql:my shop' '/my shop.sql' | psql"), "{text}");
     }
 }

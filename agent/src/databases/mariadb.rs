@@ -1,9 +1,9 @@
 //! MariaDB and MySQL: `mariadb-dump` or `mysqldump` in one transaction, one row a statement: statements of many rows end
 //! where a buffer is full, so that one row more moves every end behind it, and with them what could be deduplicated.
 
-use super::{DatabaseLogin, Dump, SMALL_OUTPUT_BYTES_MAX, installed, large, run_as, secret, small};
+use super::{DatabaseLogin, Dump, SMALL_OUTPUT_BYTES_MAX, installed, large, program, run_as, secret, small};
 use crate::error::AgentError;
-use crate::program::Program;
+use crate::program::{Group, Program};
 use std::path::PathBuf;
 use std::process::Command;
 use zeroize::Zeroizing;
@@ -27,14 +27,17 @@ struct Programs<'a> {
     login: &'a DatabaseLogin,
     dump: PathBuf,
     help: String,
+    group: Option<&'a Group>,
 }
 
-pub(super) fn dump(login: &DatabaseLogin) -> Result<Dump, AgentError> {
+pub(super) fn dump(login: &DatabaseLogin, group: Option<&Group>) -> Result<Dump, AgentError> {
     let names = ["mariadb-dump", "mysqldump"];
     let (dump, help) = installed(&names, "mariadb-client", &["--no-defaults", "--help"])?;
-    let programs = Programs { login, dump, help };
+    let programs = Programs { login, dump, help, group };
     let mut warnings = Vec::new();
-    let create = ["--no-data", "--no-create-info", "--skip-triggers", "--skip-dump-date", "--databases"];
+    // Without a lock on every table, which others would wait for, and which waits for others: nothing of them is read.
+    let create =
+        ["--no-data", "--no-create-info", "--skip-lock-tables", "--skip-triggers", "--skip-dump-date", "--databases"];
     let create = programs.program(&create, Some(&login.database))?.output(SMALL_OUTPUT_BYTES_MAX)?;
     let mut streams = vec![small(login.file_name(".create.sql"), create)];
     let mut arguments = DUMP.to_vec();
@@ -88,7 +91,7 @@ impl Programs<'_> {
         if let Some(account) = &login.account {
             run_as(&mut command, account)?;
         }
-        Ok(Program::new(command).with_secret(secret))
+        Ok(program(command, self.group).with_secret(secret))
     }
 }
 

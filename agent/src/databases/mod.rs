@@ -18,7 +18,7 @@ mod sqlite;
 use crate::backup::{Source, Stream, StreamInput};
 use crate::connection::Connection;
 use crate::error::AgentError;
-use crate::program::Program;
+use crate::program::{Group, Program};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -116,12 +116,13 @@ impl DatabaseSource {
         }
     }
 
-    /// How a snapshot of it becomes a database again, for people. Also in the snapshot, as [`Self::instructions_name`].
-    pub fn instructions(&self) -> String {
+    /// How a snapshot of this series becomes a database again, for people. Also in the snapshot, as
+    /// [`Self::instructions_name`].
+    pub fn instructions(&self, series: &str) -> String {
         match self {
-            DatabaseSource::Postgresql(login) => instructions::postgresql(login, &self.series()),
-            DatabaseSource::Mariadb(login) => instructions::mariadb(login, &self.series()),
-            DatabaseSource::Sqlite { path } => instructions::sqlite(&sqlite::file_name(path), path, &self.series()),
+            DatabaseSource::Postgresql(login) => instructions::postgresql(login, series),
+            DatabaseSource::Mariadb(login) => instructions::mariadb(login, series),
+            DatabaseSource::Sqlite { path } => instructions::sqlite(&sqlite::file_name(path), path, series),
         }
     }
 
@@ -134,25 +135,32 @@ impl DatabaseSource {
     }
 
     /// Makes it ready to be backed up: what is small is read at once, the dump starts when its turn comes. What cannot
-    /// be had beside the dump itself becomes a warning of the run.
+    /// be had beside the dump itself becomes a warning of the run. `name` is the series where it has a name of its own;
+    /// `group` can end the programs, whatever they wait for.
     ///
     /// # Errors
     ///
     /// `Usage` for a login that cannot work, `CommandFailed` when a program is missing or refuses.
-    pub fn open(&self, connection: &Connection) -> Result<Source, AgentError> {
+    pub fn open(
+        &self,
+        connection: &Connection,
+        name: Option<&str>,
+        group: Option<&Group>,
+    ) -> Result<Source, AgentError> {
+        let series = name.map_or_else(|| self.series(), ToOwned::to_owned);
         let Dump { mut streams, warnings } = match self {
             DatabaseSource::Postgresql(login) => {
                 login.checked()?;
-                postgresql::dump(login, connection.login.token().as_bytes())?
+                postgresql::dump(login, connection.login.token().as_bytes(), group)?
             }
             DatabaseSource::Mariadb(login) => {
                 login.checked()?;
-                mariadb::dump(login)?
+                mariadb::dump(login, group)?
             }
-            DatabaseSource::Sqlite { path } => sqlite::dump(path, &connection.folders.cache)?,
+            DatabaseSource::Sqlite { path } => sqlite::dump(path, &connection.folders.cache, group)?,
         };
-        streams.push(small(self.instructions_name(), self.instructions().into_bytes()));
-        Ok(Source::Streams { series: self.series(), streams, warnings })
+        streams.push(small(self.instructions_name(), self.instructions(&series).into_bytes()));
+        Ok(Source::Streams { series, streams, warnings })
     }
 }
 
@@ -169,6 +177,15 @@ fn small(name: String, bytes: Vec<u8>) -> Stream {
 
 fn large(name: String, program: Program) -> Stream {
     Stream { name, input: StreamInput::Command(Box::new(program)) }
+}
+
+/// A program of a dump, in the group that can end it where there is one.
+fn program(command: Command, group: Option<&Group>) -> Program {
+    let program = Program::new(command);
+    match group {
+        Some(group) => program.in_group(group),
+        None => program,
+    }
 }
 
 /// Runs `command` under a system account. Only root can.

@@ -1,9 +1,11 @@
 //! PostgreSQL: `pg_dump` as plain text. Rows stand in it as they are, so that what did not change is the same bytes in
 //! the next dump; the custom format holds times and offsets, and compresses across them.
 
-use super::{DatabaseLogin, Dump, SMALL_OUTPUT_BYTES_MAX, account_exists, installed, large, run_as, secret, small};
+use super::{
+    DatabaseLogin, Dump, SMALL_OUTPUT_BYTES_MAX, account_exists, installed, large, program, run_as, secret, small,
+};
 use crate::error::AgentError;
-use crate::program::Program;
+use crate::program::{Group, Program};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -21,13 +23,14 @@ struct Programs<'a> {
     pg_dumpall: PathBuf,
     /// `\restrict` stands in the dumps of newer versions with a random word, which a fixed one replaces.
     restrict_key: Option<String>,
+    group: Option<&'a Group>,
 }
 
-pub(super) fn dump(login: &DatabaseLogin, key_material: &[u8]) -> Result<Dump, AgentError> {
+pub(super) fn dump(login: &DatabaseLogin, key_material: &[u8], group: Option<&Group>) -> Result<Dump, AgentError> {
     let (pg_dump, help) = installed(&["pg_dump"], "postgresql-client", &["--help"])?;
     let (pg_dumpall, _) = installed(&["pg_dumpall"], "postgresql-client", &["--help"])?;
     let restrict_key = help.contains("--restrict-key").then(|| restrict_key(key_material));
-    let programs = Programs { login, pg_dump, pg_dumpall, restrict_key };
+    let programs = Programs { login, pg_dump, pg_dumpall, restrict_key, group };
     let mut warnings = Vec::new();
     let create = programs.database(&["--create", "--schema-only", "--schema=pg_toast"])?;
     let create = without_namespace(&create.output(SMALL_OUTPUT_BYTES_MAX)?);
@@ -98,7 +101,7 @@ impl Programs<'_> {
             command.env("PGPASSFILE", path).env_remove("PGPASSWORD");
             secret = Some(file);
         }
-        Ok(Program::new(command).with_secret(secret))
+        Ok(program(command, self.group).with_secret(secret))
     }
 }
 

@@ -4,11 +4,11 @@
 //! The copy stands in a folder of the cache until it is complete, which takes as much space there as the database has;
 //! then it is opened and its name removed, so that nothing of it is left whatever happens.
 
-use super::{Dump, installed};
+use super::{Dump, installed, program};
 use crate::backup::{Stream, StreamInput};
 use crate::config::private_folder;
 use crate::error::AgentError;
-use crate::program::Program;
+use crate::program::Group;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -27,7 +27,7 @@ pub(super) fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-pub(super) fn dump(path: &Path, cache: &Path) -> Result<Dump, AgentError> {
+pub(super) fn dump(path: &Path, cache: &Path, group: Option<&Group>) -> Result<Dump, AgentError> {
     if !path.is_absolute() {
         return Err(AgentError::Usage(format!("{}: an SQLite database is named by its absolute path", path.display())));
     }
@@ -39,7 +39,7 @@ pub(super) fn dump(path: &Path, cache: &Path) -> Result<Dump, AgentError> {
     command.args(["-init", "/dev/null", "-batch", "-bail"]).arg(read_only_name(path));
     command.args([&format!(".timeout {LOCK_WAIT_MS}"), "BEGIN", "SELECT count(*) FROM sqlite_master"]);
     command.arg(format!(".backup main {COPY}")).current_dir(folder.place.path());
-    Program::new(command).output(OUTPUT_BYTES_MAX)?;
+    program(command, group).output(OUTPUT_BYTES_MAX)?;
     let copy = folder.place.path().join(COPY);
     let file = File::open(&copy).map_err(|error| AgentError::file(&copy, error))?;
     drop(folder);

@@ -73,6 +73,29 @@ impl Login {
         run(&mut self.command(arguments), b"")
     }
 
+    /// Runs commands of instructions that are in a snapshot, as they stand, by a shell that finds this agent as
+    /// `holdfast`: of each of `parts` the first one that has it. Fails with what the first one said that failed.
+    pub fn follow(&self, instructions: &str, parts: &[&str], environment: &[(&str, &Path)]) -> io::Result<()> {
+        let commands: Vec<&str> = instructions.lines().filter_map(|line| line.strip_prefix("   ")).collect();
+        let folder = self.binaries.agent.parent().unwrap_or(Path::new("/"));
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([folder.to_path_buf()].into_iter().chain(std::env::split_paths(&others)));
+        let path = path.map_err(io::Error::other)?;
+        let own = self.command(["--version"]);
+        for part in parts {
+            let command = commands.iter().find(|command| command.contains(part));
+            let command = command.ok_or_else(|| io::Error::other(format!("no {part} in {instructions}")))?;
+            let mut shell = Command::new("bash");
+            shell.args(["-o", "pipefail", "-c", command]).env("PATH", &path);
+            shell.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let done = shell.envs(environment.iter().copied()).output()?;
+            if !done.status.success() {
+                return Err(io::Error::other(format!("{command}: {}", String::from_utf8_lossy(&done.stderr))));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs a command to its end with `input` on its standard input.
     pub fn run_with_input<A: AsRef<OsStr>>(
         &self,
