@@ -49,6 +49,17 @@ pub struct EngineOptions {
     pub output_bytes: Arc<AtomicUsize>,
 }
 
+impl EngineOptions {
+    /// Everything is answered, and `output_bytes` is kept.
+    pub fn new(output_bytes: Arc<AtomicUsize>) -> EngineOptions {
+        EngineOptions {
+            #[cfg(feature = "testing")]
+            permits: None,
+            output_bytes,
+        }
+    }
+}
+
 /// What came of a request.
 pub(super) enum Outcome {
     Reply(Bytes),

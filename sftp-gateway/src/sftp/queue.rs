@@ -76,11 +76,6 @@ impl RequestQueue {
         Some(request)
     }
 
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// Memory taken.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -114,7 +109,7 @@ mod tests {
         assert_eq!(queue.pop(), Some((5, read(0, 10))));
         assert_eq!(queue.pop(), Some((5, Request::Unknown)));
         assert_eq!(queue.pop(), Some((6, read(10, 10))));
-        assert_eq!((queue.pop(), queue.bytes(), queue.is_empty()), (None, 0, true));
+        assert_eq!((queue.pop(), queue.bytes()), (None, 0));
     }
 
     #[test]

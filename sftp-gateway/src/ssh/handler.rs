@@ -110,8 +110,7 @@ impl Session {
         let (input, task) = match command {
             None => {
                 let inbox = Arc::new(Inbox::default());
-                let options =
-                    EngineOptions { output_bytes: self.line.output_bytes.clone(), ..EngineOptions::default() };
+                let options = EngineOptions::new(self.line.output_bytes.clone());
                 let engine = Engine::new(fs, inbox.clone(), reports, options);
                 let task = tokio::spawn(async move {
                     if engine.run(&sink).await.is_ok() {
