@@ -138,11 +138,15 @@ impl Drop for Scene {
     }
 }
 
+/// What a machine that stands still for seconds makes the database's library say. True, and no fault of the server.
+const SLOW_MACHINE: [&str; 2] =
+    ["WARN sqlx::query: slow statement", "WARN sqlx::pool::acquire: acquired connection, but"];
+
 /// ERROR means that someone must act, WARN that someone should know: neither happens in a test that does not expect it.
 pub(super) fn unexpected_lines<'l>(log: &'l str, expected: &[&str]) -> Vec<&'l str> {
     log.lines()
         .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
-        .filter(|line| !expected.iter().any(|part| line.contains(part)))
+        .filter(|line| !expected.iter().chain(&SLOW_MACHINE).any(|part| line.contains(part)))
         .collect()
 }
 
