@@ -4,10 +4,18 @@
 use crate::account::vault_id;
 use crate::{Control, ControlError, SecretDigest, UserName};
 use repo_format::id::VaultId;
-use sqlx::Row;
+use sqlx::{AnyConnection, Row};
 
 /// Readers that keep an old state of the database are waited for so often, each time as long as the database waits.
 const CHECKPOINTS_MAX: u32 = 3;
+
+/// Part of a deletion: its traces are to be overwritten in the files.
+pub(crate) async fn note_remains(connection: &mut AnyConnection) -> Result<(), ControlError> {
+    sqlx::query("INSERT INTO remains (number) SELECT COALESCE(MAX(number), 0) + 1 FROM remains")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
 
 /// What was removed.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +36,7 @@ impl Control {
             .await?;
         // What else refers to a vault goes by the rule of its own table.
         sqlx::query("DELETE FROM vaults WHERE id = $1").bind(&id).execute(&mut *transaction).await?;
+        note_remains(&mut transaction).await?;
         transaction.commit().await?;
         self.forget_remains().await?;
         let digests = rows.iter().map(|row| {
@@ -58,6 +67,7 @@ impl Control {
             return Err(ControlError::Exists { what: "vault of the user", name: name.to_string() });
         }
         sqlx::query("DELETE FROM users WHERE id = $1").bind(&user).execute(&mut *transaction).await?;
+        note_remains(&mut transaction).await?;
         transaction.commit().await?;
         self.forget_remains().await
     }
@@ -78,12 +88,30 @@ impl Control {
 
     /// Deleted rows are overwritten as they go; what free pages, moved rows and the log still hold goes here.
     pub(crate) async fn forget_remains(&self) -> Result<(), ControlError> {
+        // Deletions that come meanwhile are seen to by their own call.
+        let last: Option<i64> = sqlx::query_scalar("SELECT MAX(number) FROM remains").fetch_one(&self.readers).await?;
         self.compact().await?;
         for _ in 0..CHECKPOINTS_MAX {
             if self.truncate_log().await? {
+                let mut transaction = self.write().await?;
+                sqlx::query("DELETE FROM remains WHERE number <= $1")
+                    .bind(last.unwrap_or(0))
+                    .execute(&mut *transaction)
+                    .await?;
+                transaction.commit().await?;
                 return Ok(());
             }
         }
         Err(ControlError::Busy)
+    }
+
+    /// Sees to the files behind a deletion that was interrupted, or could not be seen to then. `false` when there was
+    /// none.
+    pub async fn forget_interrupted(&self) -> Result<bool, ControlError> {
+        let open: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM remains").fetch_one(&self.readers).await?;
+        if open > 0 {
+            self.forget_remains().await?;
+        }
+        Ok(open > 0)
     }
 }

@@ -4,6 +4,7 @@
 use crate::account::vault_id;
 use crate::audit_log::record;
 use crate::contact::{Leaving, hand_contacts_on};
+use crate::deletion::note_remains;
 use crate::member::check_not_last_admin;
 use crate::{Actor, Control, ControlError, Deed, Scope, TenantId, UserId};
 use repo_format::id::VaultId;
@@ -459,6 +460,7 @@ impl Control {
         hand_contacts_on(&mut transaction, user, Leaving::ForGood, now_ns).await?;
         // What else refers to a user goes by the rule of its own table.
         sqlx::query("DELETE FROM users WHERE id = $1").bind(user.to_string()).execute(&mut *transaction).await?;
+        note_remains(&mut transaction).await?;
         let deed = Deed {
             tenant: TenantId::stored(&tenant)?,
             user: Some(*user),
@@ -491,6 +493,7 @@ impl Control {
         if gone.rows_affected() == 0 {
             return Ok(());
         }
+        note_remains(&mut transaction).await?;
         let deed = Deed {
             tenant: *tenant,
             user: None,
@@ -504,12 +507,14 @@ impl Control {
         self.forget_remains().await
     }
 
-    /// Users that were given something of a service that is not over, and have no vault.
+    /// Users that were given something of a service that is not over, and have no vault; not those who are on their way
+    /// out, and lost theirs by it.
     pub async fn users_without_vault(&self) -> Result<Vec<UserId>, ControlError> {
         let users: Vec<String> = sqlx::query_scalar(
             "SELECT DISTINCT allocations.user_id FROM allocations JOIN services ON services.id = allocations.service_id \
-             JOIN users ON users.id = allocations.user_id \
+             JOIN users ON users.id = allocations.user_id JOIN tenants ON tenants.id = users.tenant_id \
              WHERE services.state NOT IN ('terminated', 'cancelled') AND users.state IN ('invited', 'active', 'disabled') \
+             AND tenants.state <> 'deleting' \
              AND NOT EXISTS (SELECT 1 FROM vaults WHERE vaults.user_id = allocations.user_id) ORDER BY 1",
         )
         .fetch_all(&self.readers)

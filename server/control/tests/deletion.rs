@@ -4,6 +4,7 @@
 
 use control::{Control, ControlError, Rights, TokenScope, UserName};
 use repo_format::id::VaultId;
+use sqlx::Connection;
 use std::path::Path;
 
 const GONE: VaultId = VaultId::from_bytes([0xd7; 16]);
@@ -58,5 +59,41 @@ async fn a_deleted_vault_is_in_no_file_of_the_accounts() {
     control.delete_user(&user).await.unwrap();
     assert!(matches!(control.delete_user(&user).await, Err(ControlError::NotFound { .. })));
     assert!(control.users().await.unwrap().is_empty());
+    control.close().await;
+}
+
+/// Dropped between the deletion and what overwrites its traces, as a kill would: the next start sees to it.
+#[tokio::test]
+async fn traces_go_at_the_next_start_when_a_deletion_is_cut_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("accounts.sqlite");
+    let control = Control::open(&path).await.unwrap();
+    let user = UserName::parse("anna").unwrap();
+    control.create_user(&user, KEPT, 1).await.unwrap();
+    control.create_vault(GONE, "archive", &user, 2).await.unwrap();
+    assert!(!control.forget_interrupted().await.unwrap(), "nothing was deleted");
+    // Somebody reads an old state, so that the log cannot be emptied.
+    sqlx::any::install_default_drivers();
+    let mut reader = sqlx::AnyConnection::connect(&format!("sqlite://{}?mode=ro", path.display())).await.unwrap();
+    let mut old = reader.begin().await.unwrap();
+    sqlx::query("SELECT id FROM vaults").fetch_all(&mut *old).await.unwrap();
+    let is_gone = async {
+        while control.vault(&GONE).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        removed = control.delete_vault(&GONE) => panic!("the log was emptied under a reader: {removed:?}"),
+        () = is_gone => {}
+    }
+    assert!(!traces(folder.path(), &GONE).is_empty(), "there is nothing to forget");
+    old.rollback().await.unwrap();
+    reader.close().await.unwrap();
+    control.close().await;
+
+    let control = Control::open(&path).await.unwrap();
+    assert!(control.forget_interrupted().await.unwrap());
+    assert_eq!(traces(folder.path(), &GONE), Vec::<String>::new());
+    assert!(!control.forget_interrupted().await.unwrap(), "once is enough");
     control.close().await;
 }
