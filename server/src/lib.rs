@@ -2,6 +2,18 @@
 //! over it, `run` the composition root, `cli` the command line.
 #![forbid(unsafe_code)]
 
+/// Where a test may end the process; nothing in a build for use.
+#[cfg(feature = "testing")]
+macro_rules! kill_point {
+    ($point:ident) => {
+        $crate::kill_points::reach($crate::kill_points::KillPoint::$point)
+    };
+}
+#[cfg(not(feature = "testing"))]
+macro_rules! kill_point {
+    ($point:ident) => {};
+}
+
 pub mod app;
 pub mod certificate;
 pub mod cli;
@@ -10,6 +22,8 @@ pub mod config;
 pub mod data_folder;
 pub mod http;
 pub mod jobs;
+#[cfg(feature = "testing")]
+pub mod kill_points;
 pub mod limits;
 pub mod listener;
 pub mod local;

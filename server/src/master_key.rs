@@ -148,6 +148,7 @@ pub fn settle_rotation(source: &MasterKeySource, folder: &DataFolder) -> Result<
     };
     if crate::run::check_keyring(folder, &key).is_ok() {
         store(path, &key)?;
+        kill_point!(RotationKeyReplaced);
     }
     std::fs::remove_file(&next).map_err(|source| MasterKeyError::Unreadable { path: next, source })
 }

@@ -235,8 +235,17 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     folder.clear_run();
     master_key::settle_rotation(&settings.common.master_key, &folder)?;
     let (master, made) = master_key::load_or_create(&settings.common.master_key, &folder)?;
+    kill_point!(MasterKeyMade);
     let certificate = Certificate::load_or_create(&settings.certificate, &folder, certificate_names(&settings))?;
     let control = Control::open(&folder.accounts()).await?;
+    kill_point!(AccountsMade);
+    match control.forget_interrupted().await {
+        Ok(false) => {}
+        Ok(true) => {
+            tracing::info!("traces of what was deleted from the accounts are overwritten, as was interrupted before")
+        }
+        Err(error) => tracing::warn!(%error, "traces of what was deleted from the accounts are still in their files"),
+    }
     let clock = clock::from_environment();
     let mailer = settings.mail.as_ref().map(Mailer::new).transpose()?;
     if mailer.is_none() {
@@ -260,8 +269,10 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     };
     let store = Arc::new(opened.map_err(|error| RunError::Process(error.to_string()))??);
 
+    kill_point!(StoreMade);
     let local_secret = TokenSecret::generate(SecretKind::Token)?;
     let sealer = SealingKey::load_or_create(&control, &master, clock.now_ns()).await?;
+    kill_point!(SealingKeyMade);
     let app = Arc::new(
         App::new(AppParts {
             control: control.clone(),
@@ -282,6 +293,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
 
     let first_start = made || control.tokens().await?.is_empty() && control.users().await?.is_empty();
     let operator_link = if first_start { Some(app.fresh_operator_link().await?) } else { None };
+    kill_point!(OperatorLinkMade);
     let sheet = if made { Some(sheet(&master, &settings.common, &folder)?) } else { None };
     drop(master);
     let started = Started { app: app.clone(), store, control, folder, _lock: lock };
@@ -487,11 +499,14 @@ pub async fn rotate_master_key(settings: &CommonSettings, path: &Path) -> Result
     let old = master_key::load(&settings.master_key)?;
     let new = master_key::generate()?;
     master_key::store(&master_key::next_path(path), &new)?;
+    kill_point!(RotationKeyWaiting);
     let (control, now_ns) = (Control::open(&folder.accounts()).await?, clock::from_environment().now_ns());
     SealingKey::prepare_rotation(&control, &old, &new, now_ns).await?;
     control.close().await;
+    kill_point!(RotationSecretsWrapped);
     let store = Store::open(store_settings(settings, None, None), world(clock::from_environment()), &old)?;
     store.rotate_master(&new)?;
+    kill_point!(RotationKeyringWrapped);
     store.close()?;
     master_key::settle_rotation(&settings.master_key, &folder)?;
     Ok(new)

@@ -4,6 +4,7 @@
 mod agent;
 mod day;
 mod fleet;
+mod hand;
 mod keeper;
 mod latency;
 mod scene;
@@ -13,6 +14,7 @@ mod wire;
 pub use agent::{Login, Outcome};
 pub use day::{Day, Person, Service, text};
 pub use fleet::{Fleet, FleetPlan, Found, Member, Rounds, Work};
+pub use hand::Hand;
 pub use keeper::{Keeper, Reached, Settled};
 pub use latency::Latencies;
 pub use scene::{Scene, summary};

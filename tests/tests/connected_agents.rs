@@ -12,7 +12,6 @@ use agent::tls::Trust;
 use agent::transport::{HttpTransport, Method, Request, Response, Transport, TransportError};
 use api::agents::{BeginJob, EndJob, Order, OrderKind};
 use api::jobs::{JobCause, JobCounts, JobState};
-use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -22,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tests::directory::raise_open_file_limit;
-use tests::harness::{Binaries, Server};
+use tests::harness::{Binaries, Hand, Server};
 use tests::process;
 use tests::seed::Seed;
 
@@ -35,28 +34,6 @@ const COMPUTERS_EACH: usize = 50;
 const STACK_BYTES: usize = 512 << 10;
 /// Threads that do what persons do.
 const HANDS: usize = 4;
-
-/// One exchange after the other, as whoever holds a secret.
-struct Hand(HttpTransport);
-
-impl Hand {
-    fn ask(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
-        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        let path = format!("{}{path}", api::PREFIX);
-        let mut answer = self.0.send(&Request { method, path, content_type: "application/json", body }).unwrap();
-        let mut bytes = Vec::new();
-        while let Some(piece) = answer.body.next_piece().unwrap() {
-            bytes.extend_from_slice(&piece);
-        }
-        (answer.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    fn done(&self, method: Method, path: &str, body: &Value) -> Value {
-        let (status, answer) = self.ask(method, path, body);
-        assert!((200..300).contains(&status), "{path}: {status} {answer}");
-        answer
-    }
-}
 
 fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}")).to_owned()
@@ -203,9 +180,7 @@ impl Crowd {
         let folder = tempfile::tempdir().unwrap();
         let binaries = Binaries::of_this_build().unwrap();
         let server = Server::start(&binaries, &folder.path().join("data")).unwrap();
-        let log = server.log();
-        let fingerprint = log.lines().find_map(|line| line.trim().strip_prefix("certificate ")).unwrap();
-        let trust = Trust::Pinned(fingerprint.trim().parse().unwrap());
+        let trust = Trust::Pinned(server.fingerprint().unwrap().parse().unwrap());
         let network = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let book = Book {
             seats: (0..count).map(|_| Seat::default()).collect(),
@@ -244,25 +219,24 @@ impl Crowd {
     }
 
     fn hand(&self, secret: Option<&str>) -> Hand {
-        Hand(self.transport(secret))
+        Hand::over(self.transport(secret))
     }
 
     /// The secret of somebody who administers the customer to whom every user belongs.
     fn administrator(&self) -> String {
-        let local = std::fs::read_to_string(self.server().data().join("run/local-token")).unwrap();
-        let operator = self.hand(Some(local.trim()));
+        let operator = self.server().local().unwrap();
         self.server().add_user(&self.binaries, "user-0").unwrap();
-        let tenants = operator.done(Method::Get, "/tenants?kind=customer", &Value::Null);
+        let tenants = operator.done(Method::Get, "/tenants?kind=customer", &Value::Null).unwrap();
         let tenant = text(&tenants["items"][0], "id");
         let invite = json!({ "kind": "user", "email": "carla@acme.example", "role": "admin" });
-        let sent = operator.done(Method::Post, &format!("/tenants/{tenant}/invitations"), &invite);
+        let sent = operator.done(Method::Post, &format!("/tenants/{tenant}/invitations"), &invite).unwrap();
         let link = text(&sent, "link");
         let secret = link.split_once('#').unwrap().1;
         let nobody = self.hand(None);
         let accept = json!({ "secret": secret, "name": "carla", "password": PASSWORD });
-        nobody.done(Method::Post, "/invitations/accept", &accept);
+        nobody.done(Method::Post, "/invitations/accept", &accept).unwrap();
         let login = json!({ "login": "carla@acme.example", "password": PASSWORD });
-        text(&nobody.done(Method::Post, "/login", &login), "secret")
+        text(&nobody.done(Method::Post, "/login", &login).unwrap(), "secret")
     }
 
     fn enrol(&self, count: usize) -> Vec<Computer> {
@@ -271,11 +245,12 @@ impl Crowd {
                 self.server().add_user(&self.binaries, &format!("user-{number}")).unwrap();
             }
             let admin = self.hand(Some(&self.admin));
-            let tenant = text(&admin.done(Method::Get, "/tenants?kind=customer", &Value::Null)["items"][0], "id");
+            let tenant =
+                text(&admin.done(Method::Get, "/tenants?kind=customer", &Value::Null).unwrap()["items"][0], "id");
             let mut users = Vec::new();
             let mut path = format!("/tenants/{tenant}/members?limit=200");
             loop {
-                let page = admin.done(Method::Get, &path, &Value::Null);
+                let page = admin.done(Method::Get, &path, &Value::Null).unwrap();
                 let members = page["items"].as_array().unwrap().iter();
                 users.extend(members.filter(|one| text(one, "name").starts_with("user-")).map(|one| text(one, "user")));
                 match page["next"].as_str() {
@@ -295,16 +270,16 @@ impl Crowd {
                     return;
                 }
                 let user = &users[number / COMPUTERS_EACH];
-                let enrolment = admin.done(Method::Post, &format!("/users/{user}/enrolments"), &json!({}));
+                let enrolment = admin.done(Method::Post, &format!("/users/{user}/enrolments"), &json!({})).unwrap();
                 let enrol = json!({ "token": text(&enrolment, "token"), "name": format!("pc-{number}") });
-                let enrolled = nobody.done(Method::Post, "/enrol", &enrol);
+                let enrolled = nobody.done(Method::Post, "/enrol", &enrol).unwrap();
                 let computer = text(&enrolled["computer"], "id");
                 let plan = json!({
                     "name": "documents",
                     "source": { "kind": "folders", "paths": ["/home"] },
                     "schedule": { "rule": { "every": "never" } },
                 });
-                let plan = admin.done(Method::Post, &format!("/computers/{computer}/plans"), &plan);
+                let plan = admin.done(Method::Post, &format!("/computers/{computer}/plans"), &plan).unwrap();
                 let computer = Computer { plan: text(&plan, "id"), credential: text(&enrolled, "credential") };
                 made.lock().unwrap()[number] = Some(computer);
             }
@@ -381,7 +356,9 @@ impl Crowd {
                 let seat = &self.book.seats[*computer];
                 let requests = seat.requests.load(Ordering::SeqCst);
                 *seat.delivery.lock().unwrap() = Delivery { sent: Some((Instant::now(), requests)), taken: None };
-                admin.done(Method::Post, &format!("/plans/{}/start", self.computers[*computer].plan), &json!({}));
+                admin
+                    .done(Method::Post, &format!("/plans/{}/start", self.computers[*computer].plan), &json!({}))
+                    .unwrap();
             }
         };
         std::thread::scope(|scope| {

@@ -86,7 +86,9 @@ impl App {
         let _one_at_a_time = self.creation.lock().await;
         self.control.check_user_is_new(name).await?;
         let vault = self.make_vault().await?;
+        kill_point!(UserKeysMade);
         let user = self.control.create_user(name, vault, self.clock.now_ns()).await?;
+        kill_point!(UserEntered);
         self.push_quota_chain(&vault).await?;
         Ok(user)
     }
@@ -101,7 +103,9 @@ impl App {
         let _one_at_a_time = self.creation.lock().await;
         self.control.check_vault_is_new(name, owner).await?;
         let vault = self.make_vault().await?;
+        kill_point!(VaultKeysMade);
         let made = self.control.create_vault(vault, name, owner, self.clock.now_ns()).await?;
+        kill_point!(VaultEntered);
         self.push_quota_chain(&vault).await?;
         Ok(made)
     }

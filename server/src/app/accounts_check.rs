@@ -6,11 +6,10 @@ use crate::app::auth::server_actor;
 use crate::app::engine::on_store;
 use crate::app::quota::{limit_id, limits};
 use crate::app::{App, AppError, OperatorGrant};
-use control::QuotaScope;
 use repo_format::id::VaultId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use store::VaultState;
+use store::{Limits, VaultState};
 
 /// A difference between accounts and store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +52,9 @@ impl App {
                 if repair {
                     self.resume_deletions().await;
                 }
-                out.push(found("half_done_deletion", object, "its deletion was decided and is not finished", repair));
+                // What still hinders it is in the log.
+                let repaired = repair && !self.store.pending_deletions().contains(vault);
+                out.push(found("half_done_deletion", object, "its deletion was decided and is not finished", repaired));
             } else if !known.contains(vault) {
                 let is_empty = match self.vault_usage(*vault).await {
                     Ok(usage) => usage.objects == 0 && usage.snapshots == 0,
@@ -95,7 +96,9 @@ impl App {
         for user in self.control.users_without_vault().await? {
             if repair {
                 let vault = self.make_vault().await?;
+                kill_point!(FirstVaultKeysMade);
                 if self.control.enter_first_vault(&user, &vault, self.clock.now_ns()).await? {
+                    kill_point!(FirstVaultEntered);
                     self.push_quota_chain(&vault).await?;
                 }
             }
@@ -107,12 +110,31 @@ impl App {
 
     async fn check_quotas(&self, repair: bool, out: &mut Vec<Difference>) -> Result<(), AppError> {
         let mut differ = false;
+        let mut named = BTreeSet::new();
         for quota in self.control.quotas().await? {
-            let reading = self.store.quota(&limit_id(&quota.scope));
-            if reading.limits != limits(&quota.limits) {
+            let limit = limit_id(&quota.scope);
+            if self.store.quota(&limit).limits != limits(&quota.limits) {
                 differ = true;
                 let detail = "the store goes by another limit than the accounts say";
-                out.push(found("quota_differs", limit_name(&quota.scope), detail, repair));
+                out.push(found("quota_differs", format!("limit {limit}"), detail, repair));
+            }
+            named.insert(limit);
+        }
+        for (limit, reading) in self.store.quotas() {
+            if reading.limits != Limits::default() && !named.contains(&limit) {
+                if repair {
+                    self.store.set_limit(limit.clone(), Limits::default());
+                }
+                let detail = "the store goes by a limit of which the accounts do not know";
+                out.push(found("quota_differs", format!("limit {limit}"), detail, repair));
+            }
+        }
+        for (vault, chain) in self.control.quota_chains().await? {
+            let counted = self.store.vault_quotas(&vault).into_iter().map(|(limit, _)| limit);
+            if !counted.eq(chain.iter().map(limit_id)) {
+                differ = true;
+                let detail = "the store counts it under other limits than the accounts say";
+                out.push(found("quota_chain_differs", format!("vault {vault}"), detail, repair));
             }
         }
         if differ && repair {
@@ -122,6 +144,24 @@ impl App {
     }
 
     async fn check_removals(self: &Arc<Self>, repair: bool, out: &mut Vec<Difference>) -> Result<(), AppError> {
+        let due = self.removals_due().await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        if repair {
+            self.advance_business().await?;
+        }
+        let left = if repair { self.removals_due().await? } else { due.clone() };
+        let difference = |one: (String, &str)| {
+            let repaired = !left.contains(&one);
+            found("removal_due", one.0, one.1, repaired)
+        };
+        out.extend(due.into_iter().map(difference));
+        Ok(())
+    }
+
+    /// What the clock is to destroy and has not, with the reason.
+    async fn removals_due(&self) -> Result<Vec<(String, &'static str)>, AppError> {
         let now_ns = self.clock.now_ns();
         let mut due = Vec::new();
         for doomed in self.control.vaults_of_terminated_services().await? {
@@ -133,18 +173,6 @@ impl App {
         for tenant in self.control.tenants_being_destroyed(now_ns).await? {
             due.push((format!("tenant {tenant}"), "its time of grace is over, and it is still there"));
         }
-        if due.is_empty() {
-            return Ok(());
-        }
-        let repaired = repair && {
-            let advanced = self.advance_business().await?;
-            advanced.vaults + advanced.users + advanced.tenants > 0
-        };
-        out.extend(due.into_iter().map(|(object, detail)| found("removal_due", object, detail, repaired)));
-        Ok(())
+        Ok(due)
     }
-}
-
-fn limit_name(scope: &QuotaScope) -> String {
-    format!("limit {scope}")
 }

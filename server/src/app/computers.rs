@@ -95,6 +95,7 @@ impl App {
             ControlError::NotFound { .. } => NO_ENROLMENT,
             other => other.into(),
         })?;
+        kill_point!(ComputerEnrolled);
         self.known_computers.forget();
         self.agents.ring(computer.id);
         let known = self.control.find_computer(&secret.digest()).await?;

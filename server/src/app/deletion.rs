@@ -61,10 +61,12 @@ impl App {
             let found = self.control.vault(&vault).await?;
             deleted.push(self.carry_out_deletion(vault, format!("{}/{}", found.user, found.name)).await?);
         }
+        kill_point!(UserVaultsDeleted);
         self.control.delete_user(user).await.map_err(|error| match error {
             ControlError::NotFound { .. } => AppError::NotFound { what: "user" },
             other => other.into(),
         })?;
+        kill_point!(UserForgotten);
         self.lift_quota(&QuotaScope::User(user.clone()));
         Ok(deleted)
     }
@@ -108,13 +110,16 @@ impl App {
             decided => decided.map(|()| true),
         })
         .await?;
+        kill_point!(DeletionDecided);
         let removed = self.control.delete_vault(&vault).await?;
+        kill_point!(DeletionForgotten);
         self.known_tokens.vault_is_gone(&removed.tokens);
         self.lift_quota(&QuotaScope::Vault(vault));
         if !decided {
             return Err(AppError::NotFound { what: "vault" });
         }
         let receipt = on_store(&self.store, move |store| store.delete_vault(&vault, &master)).await?;
+        kill_point!(DeletionCarriedOut);
         // The proof, where the vault went because its user, customer or service did.
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let counted = Some((number(receipt.packs), number(receipt.pack_bytes), number(receipt.keyring_generation)));

@@ -125,6 +125,7 @@ impl App {
     ) -> Result<QuotaState, AppError> {
         let _one_at_a_time = self.creation.lock().await;
         self.control.set_quota(scope, wanted, self.clock.now_ns()).await?;
+        kill_point!(QuotaWritten);
         self.store.set_limit(limit_id(scope), limits(&wanted));
         tracing::info!(limit = %scope, ?wanted, "quota set");
         self.quota(operator, scope).await
@@ -139,6 +140,7 @@ impl App {
     pub async fn set_partner(&self, _: OperatorGrant, customer: &str, partner: Option<&str>) -> Result<(), AppError> {
         let _one_at_a_time = self.creation.lock().await;
         self.control.set_partner(customer, partner, self.clock.now_ns()).await?;
+        kill_point!(PartnerWritten);
         self.push_quota_chains().await
     }
 

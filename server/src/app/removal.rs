@@ -85,6 +85,7 @@ impl App {
             let (scope, actor) = (self.own_scope(), server_actor());
             advanced.services = self.control.advance_services(&scope, &actor, guarded.is_some(), now_ns).await?;
             for service in &advanced.services {
+                kill_point!(ServicesAdvanced);
                 self.gates.forget();
                 self.push_licence_quotas(&service.tenant, None).await?;
                 tracing::info!(service = %service.id, state = service.state.as_str(), "a service went on by the clock");
@@ -102,7 +103,9 @@ impl App {
             for user in self.control.users_of_tenant(&tenant).await? {
                 self.destroy_user(&user, "customer deleted", advanced).await?;
             }
+            kill_point!(TenantUsersErased);
             self.control.erase_tenant(&server_actor(), &tenant, self.clock.now_ns()).await?;
+            kill_point!(TenantErased);
             for (scope, _) in limits {
                 self.lift_quota(&scope);
             }
@@ -135,7 +138,9 @@ impl App {
             Some(home) => self.control.licence_quotas(&home, Some(user)).await?,
             None => Vec::new(),
         };
+        kill_point!(UserVaultsDestroyed);
         self.control.erase_user(&server_actor(), user, self.clock.now_ns()).await?;
+        kill_point!(UserErased);
         self.known_computers.forget();
         for (scope, _) in limits {
             if matches!(scope, control::QuotaScope::User(_)) {
@@ -150,6 +155,7 @@ impl App {
     async fn destroy_vault(self: &Arc<Self>, doomed: &DoomedVault, cause: &str) -> Result<(), AppError> {
         let now_ns = self.clock.now_ns();
         self.control.begin_receipt(&server_actor(), doomed, cause, now_ns).await?;
+        kill_point!(RemovalNoted);
         match self.carry_out_deletion(doomed.vault, doomed.vault.to_string()).await {
             Ok(_) => Ok(()),
             // The store had nothing of it, or nothing any more.

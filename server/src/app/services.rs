@@ -148,6 +148,7 @@ impl App {
 
     /// Behind every change: limits go down, gates are asked for anew.
     async fn service_changed(&self, service: Service) -> Result<Service, AppError> {
+        kill_point!(ServiceWritten);
         self.gates.forget();
         self.push_licence_quotas(&service.tenant, None).await?;
         Ok(service)
@@ -304,13 +305,16 @@ impl App {
             Ok(false) => Some(self.make_vault().await?),
             Err(error) => return Err(self.with_usage(error, &tenant).await?),
         };
+        kill_point!(AllocationKeysMade);
         let new = NewAllocation { service: &service, user: &user, share, vault: vault.as_ref() };
         let made = self.control.set_allocation(scope, actor, &new, now_ns).await;
         let made = match made {
             Ok(made) => made,
             Err(error) => return Err(self.with_usage(error, &tenant).await?),
         };
+        kill_point!(AllocationEntered);
         self.push_licence_quotas(&tenant, Some(&user)).await?;
+        kill_point!(AllocationLimitsPushed);
         if let Some(vault) = vault {
             self.push_quota_chain(&vault).await?;
         }
@@ -342,6 +346,7 @@ impl App {
         let tenant = self.control.service(scope, &service).await.map_err(or_not_found)?.tenant;
         let removed = self.control.remove_allocation(scope, actor, &service, &user, self.clock.now_ns()).await;
         removed.map_err(or_not_found)?;
+        kill_point!(AllocationTakenBack);
         self.gates.forget();
         self.push_licence_quotas(&tenant, Some(&user)).await
     }

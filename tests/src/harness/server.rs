@@ -1,6 +1,6 @@
 //! One `holdfastd` over one data folder.
 
-use super::{Binaries, Keeper};
+use super::{Binaries, Hand, Keeper};
 use crate::process;
 use rustix::process::Signal;
 use std::ffi::OsStr;
@@ -117,6 +117,29 @@ impl Server {
     /// Everything it has said so far, over all its starts.
     pub fn log(&self) -> String {
         fs::read_to_string(log_of(&self.data)).unwrap_or_default()
+    }
+
+    /// Fingerprint of its certificate, as it said at its start.
+    pub fn fingerprint(&self) -> io::Result<String> {
+        let log = self.log();
+        let found = log.lines().find_map(|line| line.trim().strip_prefix("certificate "));
+        found.map(|text| text.trim().to_owned()).ok_or_else(|| io::Error::other("it has not said its fingerprint"))
+    }
+
+    /// The operator on the server's own machine.
+    pub fn local(&self) -> io::Result<Hand> {
+        let secret = fs::read_to_string(self.data.join("run/local-token"))?;
+        Hand::new(&self.url(), &self.fingerprint()?, Some(secret.trim()))
+    }
+
+    /// Waits until it has ended by itself; `None` when it has not within `limit`.
+    pub fn ended_within(&mut self, limit: Duration) -> io::Result<Option<std::process::ExitStatus>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        let status = process::wait_at_most(child, limit)?;
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
     }
 
     /// Its data folder.

@@ -207,6 +207,8 @@ impl App {
                 Newcomer::New { title: &title, password: &hash, time_zone }
             }
         };
+        // No check of the accounts comes between them and the limits that follow from them.
+        let _one_at_a_time = self.creation.lock().await;
         let accepted = self
             .control
             .accept_invitation(&digest, &newcomer, &shown_address, &self.public_url, self.clock.now_ns())
@@ -216,6 +218,7 @@ impl App {
             other => AppError::from(other),
         })?;
         if matches!(invitation.kind, InvitationKind::Tenant { service: Some(_), .. }) {
+            kill_point!(InvitationAccepted);
             self.gates.forget();
             self.push_licence_quotas(&accepted.tenant, None).await?;
         }
