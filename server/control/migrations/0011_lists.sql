@@ -1,4 +1,4 @@
--- Lists of jobs at any size, and the search in their logs.
+-- Lists of jobs at any size, and the search in their logs; deliveries to webhooks in turn.
 
 -- Lists of jobs: each filter with each order is one range of one of these (src/job_list.rs names them). What nearly all
 -- jobs are (succeeded, backups) is left out where a list of such jobs fills a page from the range without it.
@@ -35,6 +35,9 @@ CREATE INDEX jobs_restore_computer_start ON jobs (computer_id, started_ns) WHERE
 CREATE INDEX jobs_restore_computer_end ON jobs (computer_id, ended_ns) WHERE kind = 'restore';
 CREATE INDEX jobs_restore_plan_start ON jobs (plan_id, started_ns) WHERE kind = 'restore';
 CREATE INDEX jobs_restore_plan_end ON jobs (plan_id, ended_ns) WHERE kind = 'restore';
+
+-- Of each webhook the delivery that is next.
+CREATE INDEX webhook_deliveries_next ON webhook_deliveries (webhook_id, next_try_ns, id) WHERE state = 'queued';
 
 -- The words of jobs' logs. Jobs of a tenant are numbered in buckets; of each word and bucket one row says which of the
 -- bucket's jobs have it.

@@ -541,13 +541,18 @@ impl Control {
         rows.iter().map(delivery).collect()
     }
 
-    /// Deliveries whose time has come, at most `limit`, the longest waiting first.
+    /// Deliveries whose time has come, at most `limit`, the longest waiting first: of each webhook the first, so that one
+    /// that does not answer holds up no other, and what one is told comes in the order in which it happened.
     pub async fn due_deliveries(&self, now_ns: i64, limit: u32) -> Result<Vec<OutgoingDelivery>, ControlError> {
         let rows = sqlx::query(
             "SELECT due.id AS id, due.webhook_id AS webhook_id, due.event AS event, due.body AS body, \
              webhooks.url AS url, webhooks.sealed_secret AS sealed_secret FROM webhook_deliveries AS due \
              JOIN webhooks ON webhooks.id = due.webhook_id \
-             WHERE due.state = 'queued' AND due.next_try_ns <= $1 ORDER BY due.next_try_ns, due.id LIMIT $2",
+             WHERE due.state = 'queued' AND due.next_try_ns <= $1 AND NOT EXISTS (\
+                SELECT 1 FROM webhook_deliveries AS earlier WHERE earlier.webhook_id = due.webhook_id \
+                AND earlier.state = 'queued' AND (earlier.next_try_ns < due.next_try_ns \
+                    OR (earlier.next_try_ns = due.next_try_ns AND earlier.id < due.id))) \
+             ORDER BY due.next_try_ns, due.id LIMIT $2",
         )
         .bind(now_ns)
         .bind(i64::from(limit))

@@ -11,6 +11,7 @@ use control::{
 on_each_engine! {
     a_webhook_is_made_changed_and_removed,
     a_delivery_is_tried_until_it_arrives_or_is_too_old,
+    many_deliveries_to_one_webhook_hold_up_no_other,
     webhooks_are_seen_as_far_as_the_scope_reaches,
 }
 
@@ -111,6 +112,29 @@ async fn a_delivery_is_tried_until_it_arrives_or_is_too_old(control: Control) {
     assert_eq!((listed[0].id, listed[0].state, listed[0].tries), (second, DeliveryState::Failed, tries));
     assert!((24..30).contains(&(now_ns / SECOND_NS / 3600)), "{now_ns}");
     assert_eq!(control.forget_deliveries(now_ns + 1, 10).await.unwrap(), 2);
+}
+
+async fn many_deliveries_to_one_webhook_hold_up_no_other(control: Control) {
+    let authority = control.take_authority().unwrap();
+    let scope = all(&authority);
+    let acme = customer(&control, &scope, "Acme").await;
+    let busy = control.create_webhook(&scope, &actor(), &new(acme.id, "https://example.org/1"), 5).await.unwrap();
+    let quiet = control.create_webhook(&scope, &actor(), &new(acme.id, "https://example.org/2"), 5).await.unwrap();
+    let mut told = Vec::new();
+    for at_ns in 10..30 {
+        told.push(control.test_webhook(&scope, &busy.id, at_ns).await.unwrap());
+    }
+    let last = control.test_webhook(&scope, &quiet.id, 40).await.unwrap();
+    let due = control.due_deliveries(50, 2).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [told[0], last]);
+    // One after the other, in their order.
+    control.delivered(&due[1], 200, 50).await.unwrap();
+    for expected in told {
+        let due = control.due_deliveries(50, 10).await.unwrap();
+        assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [expected]);
+        control.delivered(&due[0], 200, 50).await.unwrap();
+    }
+    assert!(control.due_deliveries(50, 10).await.unwrap().is_empty());
 }
 
 async fn webhooks_are_seen_as_far_as_the_scope_reaches(control: Control) {

@@ -41,7 +41,9 @@ pub(super) async fn run(mut worker: Worker, sender: WebhookSender) {
 async fn send_due(worker: &Worker, sender: &WebhookSender) -> Result<(), AppError> {
     while !worker.is_stopped() {
         let due = worker.app.due_deliveries(BATCH).await?;
-        let is_last = due.len() < BATCH as usize;
+        if due.is_empty() {
+            break;
+        }
         let mut tasks = JoinSet::new();
         for delivery in due {
             let (app, metrics, sender) = (worker.app.clone(), worker.metrics.clone(), sender.clone());
@@ -53,9 +55,6 @@ async fn send_due(worker: &Worker, sender: &WebhookSender) -> Result<(), AppErro
         }
         while let Some(done) = tasks.join_next().await {
             done.map_err(|error| AppError::Internal(error.to_string()))??;
-        }
-        if is_last {
-            break;
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ mod every_route;
 mod harness;
 mod identity;
 mod isolation;
+mod job_lists;
 mod lifecycle;
 mod messages;
 mod quota;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const PLATFORM: &str = "00000000000000000000000000000000";
 const SOON: Duration = Duration::from_secs(30);
 
-fn local(server: &Server) -> Client {
+pub fn local(server: &Server) -> Client {
     server.client(&server.run_file("local-token"))
 }
 
@@ -152,15 +152,15 @@ async fn nothing_behind_the_walls_is_reached() {
 }
 
 /// The owner of a new customer with a trial, who has a part of it, and the computer with its plan.
-struct Customer {
-    tenant: String,
-    owner: Client,
-    agent: Client,
-    plan: Plan,
+pub struct Customer {
+    pub tenant: String,
+    pub owner: Client,
+    pub agent: Client,
+    pub plan: Plan,
 }
 
 impl Customer {
-    async fn new(server: &Server, title: &str, email: &str) -> Customer {
+    pub async fn new(server: &Server, title: &str, email: &str) -> Customer {
         let local = local(server);
         let anyone = server.client("");
         let products: Products = ok(local.get("/api/v1/products").await).await;
@@ -198,8 +198,13 @@ impl Customer {
         Customer { tenant, owner, agent: server.client(&enrolled.credential), plan }
     }
 
+    /// Orders a run of its plan.
+    pub async fn order_backup(&self) -> reqwest::Response {
+        self.owner.post(&format!("/api/v1/plans/{}/start", self.plan.id), &json!({})).await
+    }
+
     /// A job that its agent begins, tells a line of, and ends.
-    async fn job(&self, state: JobState, text: &str) -> Job {
+    pub async fn job(&self, state: JobState, text: &str) -> Job {
         let id = control::JobId::generate().unwrap().to_string();
         let (plan, cause) = (Some(self.plan.id.clone()), JobCause::Schedule);
         let begin = BeginJob { id: id.clone(), plan, revision: Some(1), cause, slot_ns: None };
