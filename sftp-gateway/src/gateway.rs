@@ -31,6 +31,8 @@ pub struct GatewayConfig {
     pub host_keys: HostKeys,
     /// Whether ChaCha20-Poly1305 is offered. OpenSSH's clients prefer it, at twice the cost of AES-GCM.
     pub chacha20: bool,
+    /// Bytes of a direction after which keys are exchanged anew, at most 1 GiB.
+    pub rekey_bytes: usize,
     /// From the connection until somebody is logged in.
     pub login_grace: Duration,
     /// Connections that are not logged in, in all.
@@ -59,6 +61,7 @@ impl GatewayConfig {
         GatewayConfig {
             host_keys,
             chacha20: true,
+            rekey_bytes: limits::REKEY_BYTES_MAX,
             login_grace: limits::LOGIN_GRACE,
             starts_max: limits::STARTS_MAX,
             starts_per_network_max: limits::STARTS_PER_NETWORK_MAX,
@@ -143,7 +146,7 @@ impl Gateway {
         accounts: Arc<dyn Accounts>,
         observer: Arc<dyn Observer>,
     ) -> Result<Gateway, KeyError> {
-        let settings = SshSettings::new(&config.host_keys, config.chacha20, config.stall_max)?;
+        let settings = SshSettings::new(&config)?;
         let state = State {
             last_id: 0,
             starts: Starts::new(config.starts_max, config.starts_per_network_max),
@@ -323,7 +326,9 @@ impl Shared {
         for live in state.live.values() {
             let (still, bytes) = (live.line.still_for(), live.line.output_bytes.load(Ordering::Relaxed));
             held += bytes;
-            if still >= self.config.stall_max {
+            if live.logged_in.is_none() {
+                // Its time runs by another clock.
+            } else if still >= self.config.stall_max {
                 live.line.cut(EndReason::Stalled);
             } else if still >= self.config.stall_under_pressure && bytes > 0 {
                 stalled.push((still, bytes, live.line.clone()));

@@ -32,6 +32,8 @@ pub const CHANNELS_MAX: usize = 4;
 /// Longest command line of an exec request.
 pub const COMMAND_BYTES_MAX: usize = 8192;
 
+/// Bytes of a direction after which keys are exchanged anew; clients ask for less if they want.
+pub const REKEY_BYTES_MAX: usize = 1 << 30;
 /// From the connection until somebody is logged in.
 pub const LOGIN_GRACE: Duration = Duration::from_secs(30);
 /// Connections that are not logged in, in all.

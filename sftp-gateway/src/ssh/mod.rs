@@ -9,7 +9,9 @@
 mod handler;
 mod running;
 
+use crate::gateway::GatewayConfig;
 use crate::keys::{HostKeys, KeyError};
+use crate::limits::REKEY_BYTES_MAX;
 use russh::keys::ssh_key;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
 use russh::server::Config;
@@ -19,9 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use running::{Connection, Ended, Farewell, connect};
-
-/// Bytes of a direction after which keys are exchanged anew; clients ask for less if they want.
-const REKEY_BYTES: usize = 1 << 30;
 
 /// Whether our implementation can verify signatures of this key.
 pub(crate) fn check_public_key(blob: &[u8]) -> Result<(), KeyError> {
@@ -44,10 +43,11 @@ fn private_keys(keys: &HostKeys) -> Result<Vec<PrivateKey>, KeyError> {
 pub(crate) struct SshSettings(Arc<Config>);
 
 impl SshSettings {
-    /// `chacha20` says whether ChaCha20-Poly1305 is offered: without it OpenSSH takes AES-GCM, at half the cost.
-    pub(crate) fn new(keys: &HostKeys, chacha20: bool, stall: Duration) -> Result<SshSettings, KeyError> {
+    /// What of a gateway's configuration concerns SSH.
+    pub(crate) fn new(config: &GatewayConfig) -> Result<SshSettings, KeyError> {
+        let rekey_bytes = config.rekey_bytes.min(REKEY_BYTES_MAX);
         let mut ciphers = vec![cipher::AES_128_GCM, cipher::AES_256_GCM];
-        if chacha20 {
+        if config.chacha20 {
             ciphers.push(cipher::CHACHA20_POLY1305);
         }
         ciphers.extend([cipher::AES_256_CTR, cipher::AES_128_CTR]);
@@ -76,14 +76,14 @@ impl SshSettings {
             auth_rejection_time: Duration::from_millis(500),
             auth_rejection_time_initial: Some(Duration::ZERO),
             max_auth_attempts: 6,
-            keys: private_keys(keys)?,
-            limits: russh::Limits::new(REKEY_BYTES, REKEY_BYTES, Duration::from_secs(3600)),
+            keys: private_keys(&config.host_keys)?,
+            limits: russh::Limits::new(rekey_bytes, rekey_bytes, Duration::from_secs(3600)),
             window_size: 2 << 20,
             maximum_packet_size: 32768,
             event_buffer_size: 8,
             channel_buffer_size: 1,
             preferred,
-            inactivity_timeout: Some(stall),
+            inactivity_timeout: Some(config.stall_max.max(config.login_grace)),
             keepalive_interval: Some(Duration::from_secs(60)),
             keepalive_max: 3,
             ..Config::default()

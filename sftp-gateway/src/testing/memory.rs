@@ -6,6 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// One file's content and what reading it does.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub struct MemoryFile {
     pub piece_bytes: usize,
     /// A digest that is known, whether it is true or not.
     pub known_sha256: Option<Vec<u8>>,
+    /// Each read waits for a permit of this, and uses it up.
+    pub gate: Option<Arc<Semaphore>>,
     /// Reads from this offset on panic.
     pub panics_from: Option<u64>,
 }
@@ -26,7 +29,7 @@ impl MemoryFile {
     /// A file without faults.
     pub fn new(content: impl Into<Bytes>, modified: u32) -> MemoryFile {
         let content = content.into();
-        MemoryFile { content, modified, piece_bytes: usize::MAX, known_sha256: None, panics_from: None }
+        MemoryFile { content, modified, piece_bytes: usize::MAX, known_sha256: None, gate: None, panics_from: None }
     }
 
     fn attributes(&self) -> Attributes {
@@ -131,7 +134,16 @@ impl ExportFile for MemoryFile {
             return Box::pin(async { panic!("a read that panics on purpose") });
         }
         let end = end.min(start.saturating_add(self.piece_bytes as u64));
-        answer(Ok(self.content.slice(start as usize..end as usize)))
+        let piece = self.content.slice(start as usize..end as usize);
+        let gate = self.gate.clone();
+        Box::pin(async move {
+            if let Some(gate) = gate
+                && let Ok(permit) = gate.acquire().await
+            {
+                permit.forget();
+            }
+            Ok(piece)
+        })
     }
 
     fn digest(&self, kind: DigestKind) -> Option<Vec<u8>> {

@@ -93,6 +93,7 @@ impl Events {
 
 pub struct Served {
     pub port: u16,
+    pub gateway: Arc<Gateway>,
     pub folder: tempfile::TempDir,
     pub fs: Arc<MemoryFs>,
     pub accounts: Arc<TestAccounts>,
@@ -118,7 +119,8 @@ impl Served {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
-        runtime.spawn(async move { gateway.serve(listener).await });
+        let serving = gateway.clone();
+        runtime.spawn(async move { serving.serve(listener).await });
 
         let folder = tempfile::tempdir().unwrap();
         let known: Vec<String> = host_keys.iter().map(|key| known_hosts_line("127.0.0.1", port, key) + "\n").collect();
@@ -126,7 +128,7 @@ impl Served {
         for (name, text) in [("key.pem", &key().pem), ("key", &key().openssh), ("key.ppk", &key().ppk)] {
             secret(&folder.path().join(name), text);
         }
-        Served { port, folder, fs, accounts, events, runtime: Some(runtime) }
+        Served { port, gateway, folder, fs, accounts, events, runtime: Some(runtime) }
     }
 
     /// Serves noise at `path`; gives it.
@@ -172,6 +174,17 @@ impl Served {
     /// `user@127.0.0.1`
     pub fn host(&self) -> String {
         format!("{USER}@127.0.0.1")
+    }
+
+    /// OpenSSH's ssh with these options and this command.
+    pub fn ssh(&self, options: &[&str], command: &str) -> Output {
+        let mut ssh = Command::new("ssh");
+        ssh.args(self.ssh_options()).args(["-p", &self.port.to_string()]).args(options).args([&self.host(), command]);
+        run(&mut ssh)
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.as_ref().unwrap().block_on(async { tokio::time::timeout(PATIENCE, future).await.unwrap() })
     }
 
     /// OpenSSH's sftp with these options and this batch.
