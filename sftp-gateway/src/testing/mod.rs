@@ -1,8 +1,11 @@
 //! For tests alone: files in memory, folders of this machine served for reading and writing, and SFTP on standard input
 //! and output, so that foreign suites can be pointed at the engine. Compiled only with the feature `testing`.
 
+mod folder;
 mod memory;
+mod stdio;
 
+pub use folder::FolderFs;
 pub use memory::{MemoryFile, MemoryFs};
 
 use crate::fs::{Answer, ExportFile};
@@ -10,6 +13,7 @@ use crate::path::ExportPath;
 pub use crate::sftp::wire::WantedAttributes;
 use bytes::Bytes;
 use std::sync::Arc;
+pub use stdio::{StdioOptions, serve_stdio};
 
 /// Flags of OPEN.
 pub mod open_flags {

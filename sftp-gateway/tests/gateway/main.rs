@@ -7,6 +7,8 @@ mod clients;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod foreign;
+#[cfg(test)]
 mod libraries;
 #[cfg(test)]
 mod lifetime;
