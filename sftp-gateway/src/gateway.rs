@@ -5,7 +5,7 @@ use crate::keys::{HostKeys, KeyError, PublicKey};
 use crate::limits;
 use crate::line::{GuardedStream, Line};
 use crate::observer::{EndReason, Event, Observer, SessionInfo, TurnedAway};
-use crate::penalties::{Admission, Offence, Penalties, Starts};
+use crate::penalties::{Admission, Offence, Pace, Penalties, Starts};
 use crate::ssh::{self, Ended, SshSettings};
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -111,6 +111,7 @@ struct State {
     last_id: u64,
     starts: Starts,
     penalties: Penalties,
+    pace: Pace,
     live: HashMap<u64, Live>,
     by_key: HashMap<PublicKey, usize>,
 }
@@ -151,6 +152,7 @@ impl Gateway {
             last_id: 0,
             starts: Starts::new(config.starts_max, config.starts_per_network_max),
             penalties: Penalties::default(),
+            pace: Pace::default(),
             live: HashMap::new(),
             by_key: HashMap::new(),
         };
@@ -285,9 +287,10 @@ impl Shared {
 
     fn begin(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let line = Line::new();
+        let now = Instant::now();
         let admitted = {
             let mut state = self.state.lock();
-            if !state.penalties.allows(peer.ip(), Instant::now()) {
+            if !state.penalties.allows(peer.ip(), now) {
                 Err(TurnedAway::Penalty)
             } else {
                 state.last_id += 1;
@@ -301,18 +304,18 @@ impl Shared {
                             oldest.line.cut(EndReason::Displaced);
                         }
                         state.live.insert(id, Live { line: line.clone(), logged_in: None, farewell: None });
-                        Ok(id)
+                        Ok((id, state.pace.wait(peer.ip(), now)))
                     }
                 }
             }
         };
         match admitted {
-            Ok(id) => {
+            Ok((id, wait)) => {
                 // Replies go out as they are: Nagle's algorithm would cost clients that wait for each 40 ms.
                 let _ = stream.set_nodelay(true);
                 let _ = socket2::SockRef::from(&stream).set_keepalive(true);
                 let place = Place { shared: self.clone(), id, line, peer, ended: None };
-                tokio::spawn(place.run(stream));
+                tokio::spawn(place.run(stream, wait));
             }
             Err(reason) => self.observer.event(&Event::TurnedAway { peer, reason }),
         }
@@ -356,12 +359,15 @@ struct Place {
 }
 
 impl Place {
-    async fn run(mut self, stream: TcpStream) {
+    async fn run(mut self, stream: TcpStream, wait: Duration) {
         let shared = self.shared.clone();
         let stream = GuardedStream::new(stream, self.line.clone(), shared.bytes_sent.clone());
         let grace = sleep(shared.config.login_grace);
         tokio::pin!(grace);
-        let connecting = ssh::connect(shared.clone(), self.id, stream, self.line.clone(), self.peer);
+        let connecting = async {
+            sleep(wait).await;
+            ssh::connect(shared.clone(), self.id, stream, self.line.clone(), self.peer).await
+        };
         let mut connection = tokio::select! {
             connected = connecting => match connected {
                 Ok(connection) => connection,

@@ -96,6 +96,33 @@ impl Penalties {
     }
 }
 
+/// How fast one source may begin connections: so many at once, and then one after the other. Each costs us a key exchange,
+/// while it costs an attacker nothing (DHEat, CVE-2002-20001).
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// When the next connection of a source would be due if none were let in early.
+    due: HashMap<IpAddr, Instant>,
+}
+
+impl Pace {
+    const AT_ONCE: u32 = 12;
+    const INTERVAL: Duration = Duration::from_millis(125);
+
+    /// How long a connection that begins now has to wait before it is answered.
+    pub(crate) fn wait(&mut self, address: IpAddr, now: Instant) -> Duration {
+        if self.due.len() >= PENALTY_SOURCES_MAX {
+            self.due.retain(|_, due| *due > now);
+            if self.due.len() >= PENALTY_SOURCES_MAX {
+                self.due.clear();
+            }
+        }
+        let due = self.due.entry(source(address)).or_insert(now);
+        let wait = due.saturating_duration_since(now + Self::INTERVAL * (Self::AT_ONCE - 1));
+        *due = (*due).max(now) + Self::INTERVAL;
+        wait
+    }
+}
+
 /// What becomes of a connection that begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -163,7 +190,7 @@ impl Starts {
 
 #[cfg(test)]
 mod tests {
-    use super::{Admission, Offence, Penalties, Starts};
+    use super::{Admission, Offence, Pace, Penalties, Starts};
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::{Duration, Instant};
 
@@ -192,6 +219,16 @@ mod tests {
             penalties.add(address("2001:db8::1"), Offence::LoginGrace, now);
         }
         assert!(!penalties.allows(address("2001:db8::ffff:0:1"), now), "one /64 is one source");
+    }
+
+    #[test]
+    fn one_source_begins_connections_at_a_pace() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let waits: Vec<_> = (0..30).map(|_| pace.wait(address("192.0.2.1"), now).as_millis()).collect();
+        assert!(waits[..12].iter().all(|wait| *wait == 0), "{waits:?}");
+        assert_eq!((waits[12], waits[13], waits[29]), (125, 250, 18 * 125));
+        assert_eq!(pace.wait(address("192.0.2.2"), now), Duration::ZERO);
+        assert_eq!(pace.wait(address("192.0.2.1"), now + Duration::from_secs(10)), Duration::ZERO);
     }
 
     #[test]

@@ -24,4 +24,9 @@ pub use wire::WireError;
 pub mod parsers {
     pub use super::queue::RequestQueue;
     pub use super::wire::{FrameReader, Packet, Request};
+
+    /// Whether there is a command for this command line.
+    pub fn is_command(line: &[u8]) -> bool {
+        crate::exec::Command::parse(line).is_some()
+    }
 }

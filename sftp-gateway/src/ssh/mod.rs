@@ -15,12 +15,28 @@ use crate::limits::REKEY_BYTES_MAX;
 use russh::keys::ssh_key;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
 use russh::server::Config;
-use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, mac};
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use running::{Connection, Ended, Farewell, connect};
+
+/// Key exchanges, in the order we like them. The last four are none, but announce strict key exchange and extensions:
+/// without them russh turns these off and says nothing.
+const EXCHANGES: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    // For clients in FIPS mode, which have no Curve25519.
+    kex::DH_G16_SHA512,
+    kex::DH_GEX_SHA256,
+    kex::DH_G14_SHA256,
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
 
 /// Whether our implementation can verify signatures of this key.
 pub(crate) fn check_public_key(blob: &[u8]) -> Result<(), KeyError> {
@@ -54,8 +70,7 @@ impl SshSettings {
         let mut methods = MethodSet::empty();
         methods.push(MethodKind::PublicKey);
         let preferred = Preferred {
-            // The default list kept whole: the names that announce strict key exchange and extensions are in it.
-            kex: Preferred::DEFAULT.kex,
+            kex: Cow::Borrowed(EXCHANGES),
             // Not ssh-rsa: the same list says which signatures of clients are taken.
             key: Cow::Borrowed(&[
                 Algorithm::Ed25519,
@@ -65,7 +80,8 @@ impl SshSettings {
                 Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
             ]),
             cipher: Cow::Owned(ciphers),
-            mac: Cow::Borrowed(&[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512]),
+            // The last for libssh2 before 1.11.
+            mac: Cow::Borrowed(&[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256]),
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::DEFAULT
         };

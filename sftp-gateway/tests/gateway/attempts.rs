@@ -140,7 +140,7 @@ fn every_cipher_mac_and_exchange_offered_works_and_keys_are_exchanged_in_mid_tra
         ("aes256-ctr", "hmac-sha2-256-etm@openssh.com"),
         ("aes128-ctr", "hmac-sha2-512-etm@openssh.com"),
         ("aes256-ctr", "hmac-sha2-256"),
-        ("aes128-ctr", "hmac-sha2-512"),
+        ("aes128-ctr", "hmac-sha2-256"),
     ] {
         get(&["-c", cipher, "-o", &format!("MACs={mac}"), "-o", "RekeyLimit=64k"]);
     }

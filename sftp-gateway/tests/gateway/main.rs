@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod attempts;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod engine;
