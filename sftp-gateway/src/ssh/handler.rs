@@ -31,8 +31,10 @@ pub(crate) struct Session {
     user: Option<(LogIn, Account)>,
     logged_in: Option<Arc<LoggedIn>>,
     channels: HashMap<ChannelId, Open>,
-    /// A log-in was tried with a key, or at all.
+    /// A log-in was tried.
     tried: bool,
+    /// One was refused for good reason.
+    failed: bool,
 }
 
 /// What runs in a channel.
@@ -62,7 +64,17 @@ impl Drop for Running {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, id: u64, line: Arc<Line>, peer: SocketAddr) -> Session {
-        Session { shared, id, line, peer, user: None, logged_in: None, channels: HashMap::new(), tried: false }
+        Session {
+            shared,
+            id,
+            line,
+            peer,
+            user: None,
+            logged_in: None,
+            channels: HashMap::new(),
+            tried: false,
+            failed: false,
+        }
     }
 
     fn refused(&mut self, user: &str, key: Option<&PublicKey>, reason: LoginRefused) -> Auth {
@@ -72,10 +84,8 @@ impl Session {
             fingerprint: key.map(PublicKey::fingerprint),
             reason,
         });
-        if reason != LoginRefused::Account(Refusal::Unavailable) {
-            self.shared.offence(self.peer.ip(), Offence::LoginRefused);
-        }
         self.tried = true;
+        self.failed |= reason != LoginRefused::Account(Refusal::Unavailable);
         Auth::reject()
     }
 
@@ -150,9 +160,12 @@ impl Session {
     }
 }
 
+/// Penalties are per connection: people with many keys in their agent try several of them before the right one.
 impl Drop for Session {
     fn drop(&mut self) {
-        if !self.tried && self.logged_in.is_none() && self.line.reason().is_none() {
+        if self.logged_in.is_none() && self.failed {
+            self.shared.offence(self.peer.ip(), Offence::LoginRefused);
+        } else if self.logged_in.is_none() && !self.tried && self.line.reason().is_none() {
             self.shared.offence(self.peer.ip(), Offence::NoLogin);
         }
     }

@@ -75,26 +75,29 @@ fn silent_connections_take_places_from_their_own_network_only() {
 #[test]
 fn sources_that_fail_again_and_again_have_to_wait() {
     let served = Served::with(|config| config.penalties_exempt = vec!["127.0.0.1/32".parse().unwrap()]);
-    served.block_on(async {
-        let other = CustomerKey::generate("").unwrap();
-        for _ in 0..4 {
-            let Ok(stream) = from("127.0.9.1", served.port).await else { break };
-            let config = Arc::new(russh::client::Config::default());
-            let Ok(mut handle) = russh::client::connect_stream(config, stream, Trusting).await else {
-                break;
-            };
-            assert!(!log_in(&mut handle, USER, &other, Some(HashAlg::Sha256)).await.success());
-        }
-        drop(logged_in(&served).await);
-    });
-    // Each refusal costs five seconds, and from fifteen on nobody is let in.
-    for _ in 0..100 {
-        let _ = served.block_on(from("127.0.9.1", served.port));
-        if served.gateway.status().penalised_sources > 0 {
-            break;
-        }
+    let other = CustomerKey::generate("").unwrap();
+    let turned_away = || {
+        let penalty = |event: &Event| matches!(event, Event::TurnedAway { reason: TurnedAway::Penalty, .. });
+        served.events.any(penalty)
+    };
+    // Each connection that fails costs five seconds, and from fifteen on nobody is let in.
+    let deadline = Instant::now() + PATIENCE;
+    let mut failed = 0;
+    while !turned_away() {
+        assert!(Instant::now() < deadline);
+        served.block_on(async {
+            let Ok(stream) = from("127.0.9.1", served.port).await else { return };
+            let Ok(mut handle) = russh::client::connect_stream(Arc::default(), stream, Trusting).await else { return };
+            // Several wrong keys in one connection count once.
+            for _ in 0..2 {
+                failed += usize::from(!log_in(&mut handle, USER, &other, Some(HashAlg::Sha256)).await.success());
+            }
+        });
     }
-    assert!(served.gateway.status().penalised_sources > 0);
+    assert!(failed >= 6, "{failed}");
+    assert_eq!(served.gateway.status().penalised_sources, 1);
+    // Nobody else is held up.
+    drop(served.block_on(logged_in(&served)));
 }
 
 #[test]

@@ -78,6 +78,11 @@ impl Observer for Events {
 }
 
 impl Events {
+    /// Whether such a thing has happened.
+    pub fn any(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+        self.seen.lock().iter().any(wanted)
+    }
+
     /// The first event that `wanted` gives something for, waited for.
     pub fn wait<T>(&self, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;

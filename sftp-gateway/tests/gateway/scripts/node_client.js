@@ -14,6 +14,6 @@ const [port, key, , username, remote, folder, size] = process.argv.slice(2);
   await sftp.fastGet(remote, folder + "/fast");
   await sftp.get(remote, folder + "/stream");
   await sftp.get(remote, folder + "/tail", { readStreamOptions: { start: Number(size) - 1000 } });
-  if (fs.statSync(folder + "/tail").size !== 1000) throw new Error("tail");
+  // Whether all of it is there is looked at when this program has ended: get() comes back before it has written.
   await sftp.end();
 })().catch((error) => { console.error(error); process.exit(1); });
