@@ -174,7 +174,7 @@ pub(crate) async fn run(
                 let outcome = async {
                     let path = ExportPath::parse(&sent).map_err(|_| FsError::NotFound)?;
                     let file = OpenFile::new(path.clone(), fs.open(&path).await?, reports.clone());
-                    digest(&file.file, kind, 0, u64::MAX).await
+                    digest(&file.file, kind, 0, u64::MAX, &*reports).await
                 };
                 match outcome.await {
                     Ok(digest) => sink.send(digest_line(&digest, &sent)).await?,

@@ -2,6 +2,7 @@
 
 use crate::fs::{DigestKind, ExportFile, FsError};
 use crate::limits::READ_BYTES_MAX;
+use crate::sftp::open::FileReports;
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use md5::Digest as _;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub(crate) async fn digest(
     kind: DigestKind,
     start: u64,
     length: u64,
+    reports: &dyn FileReports,
 ) -> Result<Vec<u8>, FsError> {
     let size = file.attributes().size;
     if start == 0
@@ -79,6 +81,7 @@ pub(crate) async fn digest(
         }
         running.update(&piece);
         at += piece.len() as u64;
+        reports.working();
         // Hashing takes the processor; others on this thread come in between.
         tokio::task::yield_now().await;
     }

@@ -410,8 +410,9 @@ impl Engine {
             let file = open.file.clone();
             (open.path.clone(), Box::pin(std::future::ready(Ok(file))) as crate::fs::Answer<_>)
         };
+        let reports = self.reports.clone();
         self.at_work.push_back(Box::pin(async move {
-            match async { extensions::check_file(id, opening.await?, check).await }.await {
+            match async { extensions::check_file(id, opening.await?, check, &*reports).await }.await {
                 Ok(reply) => Outcome::Reply(reply),
                 Err(error) => failure(id, &path, &error),
             }

@@ -5,6 +5,7 @@ use crate::fs::{DigestKind, ExportFile, ExportFs, FsError, Space};
 use crate::limits::{HANDLES_MAX, PACKET_BYTES_MAX, READ_BYTES_MAX};
 use crate::path::ExportPath;
 use crate::sftp::digest::digest;
+use crate::sftp::open::FileReports;
 use crate::sftp::wire::{ReplyWriter, long, name, number, string};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -103,20 +104,25 @@ pub(super) fn check(mut body: Bytes) -> Option<Result<Check, FsError>> {
 }
 
 /// check-file-handle and check-file-name.
-pub(super) async fn check_file(id: u32, file: Arc<dyn ExportFile>, check: Check) -> Result<Bytes, FsError> {
+pub(super) async fn check_file(
+    id: u32,
+    file: Arc<dyn ExportFile>,
+    check: Check,
+    reports: &dyn FileReports,
+) -> Result<Bytes, FsError> {
     let Check { kind, start, length, block } = check;
     let end = file.attributes().size.min(start.saturating_add(length));
     let mut reply = ReplyWriter::new(EXTENDED_REPLY, id, 64);
     reply.string(kind.name().as_bytes());
     if block == 0 {
-        reply.raw(&digest(&file, kind, start, length).await?);
+        reply.raw(&digest(&file, kind, start, length, reports).await?);
     } else {
         if end.saturating_sub(start).div_ceil(block) > BLOCKS_MAX {
             return Err(FsError::Unsupported);
         }
         let mut at = start;
         while at < end {
-            reply.raw(&digest(&file, kind, at, block.min(end - at)).await?);
+            reply.raw(&digest(&file, kind, at, block.min(end - at), reports).await?);
             at += block;
         }
     }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub trait FileReports: Send + Sync + 'static {
     /// A file was opened.
     fn opened(&self, path: &ExportPath, size: u64);
+    /// A file is being read for a digest, and nothing is sent meanwhile.
+    fn working(&self) {}
     /// It is closed, by the client or because the session ended.
     fn closed(&self, closed: &FileClosed);
 }

@@ -85,7 +85,8 @@ impl Session {
             reason,
         });
         self.tried = true;
-        self.failed |= reason != LoginRefused::Account(Refusal::Unavailable);
+        // Neither is anybody's guess.
+        self.failed |= !matches!(reason, LoginRefused::Account(Refusal::Unavailable) | LoginRefused::Connections);
         Auth::reject()
     }
 
@@ -365,6 +366,10 @@ struct Reports {
 }
 
 impl crate::sftp::FileReports for Reports {
+    fn working(&self) {
+        self.line.moved();
+    }
+
     fn opened(&self, path: &crate::ExportPath, size: u64) {
         self.line.busy.fetch_add(1, Ordering::Relaxed);
         self.shared.observer.event(&Event::Opened { session: self.session.info.clone(), path: path.clone(), size });
