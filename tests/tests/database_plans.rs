@@ -121,27 +121,34 @@ fn plans_of_three_databases_run_by_themselves_and_come_back_in_empty_servers() {
         assert_eq!(day.snapshots(&one, name, 1)[0].1, text(&job, "snapshot"));
     }
     running.stop();
+    let said = names.iter().zip(["/it's shop", "/shop", "/my app.db"]);
+    let said: Vec<String> = said.map(|(name, path)| instructions(&one, name, &format!("{path}.restore.txt"))).collect();
+    // Another computer has newer snapshots of series of the same names.
+    let (two, _) = day.enrol(&anna, "two");
+    let other = day.path("other");
+    fs::write(&other, "something else").unwrap();
+    for name in names {
+        let outcome = two.run(["backup", other.to_str().unwrap(), "--name", name]).unwrap();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    }
 
-    let said = instructions(&one, names[0], "/it's shop.restore.txt");
     let other = Cluster::start();
     let environment = [("PGHOST", other.folder()), ("PGUSER", Path::new(USER))];
-    one.follow(&said, &[".globals.sql", ".create.sql", "-d 'dbname="], &environment).unwrap();
+    one.follow(&said[0], &[".globals.sql", ".create.sql", "-d 'dbname="], &environment).unwrap();
     assert_eq!(state_of_shop(&other), state_of_shop(&cluster));
 
-    let said = instructions(&one, names[1], "/shop.restore.txt");
     let other = Mariadb::start();
     let home = day.path("home");
     fs::create_dir(&home).unwrap();
     fs::write(home.join(".my.cnf"), format!("[client]\nsocket={}\nuser=root\n", other.socket().display())).unwrap();
     let environment = [("HOME", home.as_path())];
-    one.follow(&said, &["/shop.create.sql", "utf8mb4 shop", "/shop.users.sql"], &environment).unwrap();
+    one.follow(&said[1], &["/shop.create.sql", "utf8mb4 shop", "/shop.users.sql"], &environment).unwrap();
     assert_eq!(state_of_mariadb(&other, "shop"), state_of_mariadb(&server, "shop"));
     assert_eq!(other.run("show grants for clerk@localhost"), server.run("show grants for clerk@localhost"));
 
-    let said = instructions(&one, names[2], "/my app.db.restore.txt");
     let wanted = ask_sqlite(&file, ".dump");
     fs::remove_file(&file).unwrap();
-    one.follow(&said, &["holdfast cat", "integrity_check", "rm -f", "mv "], &[]).unwrap();
+    one.follow(&said[2], &["holdfast cat", "integrity_check", "rm -f", "mv "], &[]).unwrap();
     assert!(ask_sqlite(&file, ".dump") == wanted, "what came back differs");
     day.server.stop().unwrap();
 }

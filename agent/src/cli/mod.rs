@@ -192,7 +192,9 @@ fn run_backup(
     let result = commands.around(report, || {
         let source = match chosen {
             Chosen::Source(source) => source,
-            Chosen::Database(database) => database.open(&connection, options.name.as_deref(), None)?,
+            Chosen::Database(database) => {
+                database.open(&connection, &options.computer, options.name.as_deref(), None)?
+            }
         };
         backup::backup(&connection, source, &options, report)
     })?;

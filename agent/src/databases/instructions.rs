@@ -4,6 +4,19 @@
 use super::DatabaseLogin;
 use std::path::Path;
 
+/// Which snapshots the commands choose from: several computers may have a series of one name.
+#[derive(Clone, Copy)]
+pub(super) struct Snapshots<'a> {
+    pub(super) computer: &'a str,
+    pub(super) series: &'a str,
+}
+
+impl Snapshots<'_> {
+    fn options(self) -> String {
+        format!("--computer {} --series {}", quoted(self.computer), quoted(self.series))
+    }
+}
+
 /// A word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@=%+,".contains(&byte);
@@ -13,15 +26,16 @@ fn quoted(word: &str) -> String {
     }
 }
 
-pub(super) fn postgresql(login: &DatabaseLogin, series: &str) -> String {
+pub(super) fn postgresql(login: &DatabaseLogin, of: Snapshots<'_>) -> String {
+    let of = of.options();
     let cat = |ending: &str| {
         let path = quoted(&format!("/{}", login.file_name(ending)));
-        format!("holdfast cat latest --series {} {path}", quoted(series))
+        format!("holdfast cat latest {of} {path}")
     };
     let database = quoted(&super::postgresql::connection_text(&login.database));
     format!(
         "How to bring this PostgreSQL database back. Run the commands as a superuser of the cluster (sudo -u postgres);\n\
-         instead of `latest`, any snapshot of `holdfast snapshots --series {series}` may stand.\n\
+         instead of `latest`, any snapshot of `holdfast snapshots {of}` may stand.\n\
          \n\
          1. On a new cluster: the roles. Errors about roles that exist already do no harm.\n\
          \n\
@@ -36,22 +50,22 @@ pub(super) fn postgresql(login: &DatabaseLogin, series: &str) -> String {
          \n\
          \x20  createdb --template=template0 restored\n\
          \x20  {dump} | psql --set ON_ERROR_STOP=1 --single-transaction -d restored\n",
-        series = quoted(series),
         globals = cat(".globals.sql"),
         create = cat(".create.sql"),
         dump = cat(".sql"),
     )
 }
 
-pub(super) fn mariadb(login: &DatabaseLogin, series: &str) -> String {
+pub(super) fn mariadb(login: &DatabaseLogin, of: Snapshots<'_>) -> String {
+    let of = of.options();
     let cat = |ending: &str| {
         let path = quoted(&format!("/{}", login.file_name(ending)));
-        format!("holdfast cat latest --series {} {path}", quoted(series))
+        format!("holdfast cat latest {of} {path}")
     };
     let database = quoted(&login.database);
     format!(
         "How to bring this MariaDB or MySQL database back. Run the commands as an administrator of the server (with MySQL\n\
-         the program is called `mysql`); instead of `latest`, any snapshot of `holdfast snapshots --series {series}` may stand.\n\
+         the program is called `mysql`); instead of `latest`, any snapshot of `holdfast snapshots {of}` may stand.\n\
          \n\
          1. The database itself, empty, with its character set; then what is in it. Tables of the same names are replaced.\n\
          \n\
@@ -66,27 +80,26 @@ pub(super) fn mariadb(login: &DatabaseLogin, series: &str) -> String {
          \n\
          \x20  mariadb -e 'create database restored'\n\
          \x20  {dump} | mariadb --default-character-set=utf8mb4 restored\n",
-        series = quoted(series),
         create = cat(".create.sql"),
         dump = cat(".sql"),
         users = cat(".users.sql"),
     )
 }
 
-pub(super) fn sqlite(name: &str, path: &Path, series: &str) -> String {
+pub(super) fn sqlite(name: &str, path: &Path, of: Snapshots<'_>) -> String {
+    let of = of.options();
     let path = quoted(&path.to_string_lossy());
     format!(
         "How to bring this SQLite database back. Instead of `latest`, any snapshot of\n\
-         `holdfast snapshots --series {series}` may stand.\n\
+         `holdfast snapshots {of}` may stand.\n\
          \n\
          1. Stop the programs that use it.\n\
          2. Put the file in its place, and remove what belongs to the old one; the owner must be the one it had:\n\
          \n\
-         \x20  holdfast cat latest --series {series} {name} > {path}.restored\n\
+         \x20  holdfast cat latest {of} {name} > {path}.restored\n\
          \x20  sqlite3 {path}.restored 'PRAGMA integrity_check'\n\
          \x20  rm -f {path}-wal {path}-shm {path}-journal\n\
          \x20  mv {path}.restored {path}\n",
-        series = quoted(series),
         name = quoted(&format!("/{name}")),
     )
 }
@@ -102,7 +115,8 @@ mod tests {
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(quoted(""), "''");
         let source = DatabaseSource::Postgresql(DatabaseLogin::new("my shop"));
-        let text = source.instructions(&source.series());
-        assert!(text.contains("--series 'postgresql:my shop' '/my shop.sql' | psql"), "{text}");
+        let text = source.instructions("Anna's", &source.series());
+        let expected = r"cat latest --computer 'Anna'\''s' --series 'postgresql:my shop' '/my shop.sql' | psql";
+        assert!(text.contains(expected), "{text}");
     }
 }

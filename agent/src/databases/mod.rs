@@ -116,13 +116,14 @@ impl DatabaseSource {
         }
     }
 
-    /// How a snapshot of this series becomes a database again, for people. Also in the snapshot, as
+    /// How a snapshot of this computer and series becomes a database again, for people. Also in the snapshot, as
     /// [`Self::instructions_name`].
-    pub fn instructions(&self, series: &str) -> String {
+    pub fn instructions(&self, computer: &str, series: &str) -> String {
+        let of = instructions::Snapshots { computer, series };
         match self {
-            DatabaseSource::Postgresql(login) => instructions::postgresql(login, series),
-            DatabaseSource::Mariadb(login) => instructions::mariadb(login, series),
-            DatabaseSource::Sqlite { path } => instructions::sqlite(&sqlite::file_name(path), path, series),
+            DatabaseSource::Postgresql(login) => instructions::postgresql(login, of),
+            DatabaseSource::Mariadb(login) => instructions::mariadb(login, of),
+            DatabaseSource::Sqlite { path } => instructions::sqlite(&sqlite::file_name(path), path, of),
         }
     }
 
@@ -135,8 +136,8 @@ impl DatabaseSource {
     }
 
     /// Makes it ready to be backed up: what is small is read at once, the dump starts when its turn comes. What cannot
-    /// be had beside the dump itself becomes a warning of the run. `name` is the series where it has a name of its own;
-    /// `group` can end the programs, whatever they wait for.
+    /// be had beside the dump itself becomes a warning of the run. `computer` and `name` are those of the snapshot; a
+    /// series without a name of its own is called [`Self::series`]. `group` can end the programs, whatever they wait for.
     ///
     /// # Errors
     ///
@@ -144,6 +145,7 @@ impl DatabaseSource {
     pub fn open(
         &self,
         connection: &Connection,
+        computer: &str,
         name: Option<&str>,
         group: Option<&Group>,
     ) -> Result<Source, AgentError> {
@@ -159,7 +161,7 @@ impl DatabaseSource {
             }
             DatabaseSource::Sqlite { path } => sqlite::dump(path, &connection.folders.cache, group)?,
         };
-        streams.push(small(self.instructions_name(), self.instructions(&series).into_bytes()));
+        streams.push(small(self.instructions_name(), self.instructions(computer, &series).into_bytes()));
         Ok(Source::Streams { series, streams, warnings })
     }
 }

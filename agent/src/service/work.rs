@@ -219,7 +219,7 @@ fn back_source_up(
         | PlanSource::Mariadb { .. }
         | PlanSource::Sqlite { .. } => Profile::Fine,
     };
-    let source = open(source, &plan.name, &connection, &handle.group)?;
+    let source = open(source, &around.computer, &plan.name, &connection, &handle.group)?;
     let options = BackupOptions {
         computer: around.computer.clone(),
         name: Some(plan.name.clone()),
@@ -230,7 +230,13 @@ fn back_source_up(
     backup::backup(&connection, source, &options, report)
 }
 
-fn open(source: &PlanSource, name: &str, connection: &Connection, group: &Group) -> Result<Source, AgentError> {
+fn open(
+    source: &PlanSource,
+    computer: &str,
+    name: &str,
+    connection: &Connection,
+    group: &Group,
+) -> Result<Source, AgentError> {
     match source {
         PlanSource::Folders { paths, excludes, one_file_system, exclude_caches } => {
             let options = ScanOptions {
@@ -255,7 +261,7 @@ fn open(source: &PlanSource, name: &str, connection: &Connection, group: &Group)
             // Both are written alike: what the plan says is what the dump is told.
             let said = serde_json::to_value(source).and_then(serde_json::from_value::<DatabaseSource>);
             let database = said.map_err(|error| AgentError::Usage(format!("the plan's database: {error}")))?;
-            database.open(connection, Some(name), Some(group))
+            database.open(connection, computer, Some(name), Some(group))
         }
     }
 }
