@@ -20,8 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// How long the accounts have for an answer about somebody who is logged in.
-const LOOK_UP_MAX: Duration = Duration::from_secs(10);
+/// How long the accounts have for an answer.
+pub(crate) const LOOK_UP_MAX: Duration = Duration::from_secs(10);
 /// How often a gateway that ends looks whether somebody has finished.
 const DRAIN_STEP: Duration = Duration::from_millis(250);
 

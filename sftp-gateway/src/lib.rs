@@ -30,3 +30,6 @@ pub use path::{ExportPath, PathError, printable};
 
 #[cfg(all(feature = "testing", not(debug_assertions), not(test)))]
 compile_error!("the feature `testing` serves folders for writing: it is for builds with debug assertions only");
+
+#[cfg(panic = "abort")]
+compile_error!("a panic in one connection must not end all of them: build with panic = \"unwind\"");

@@ -2,7 +2,7 @@
 
 use crate::accounts::{Account, LogIn, Refusal};
 use crate::exec::{self, Command};
-use crate::gateway::{LoggedIn, Shared};
+use crate::gateway::{LOOK_UP_MAX, LoggedIn, Shared};
 use crate::keys::PublicKey;
 use crate::limits::{CHANNELS_MAX, COMMAND_BYTES_MAX};
 use crate::line::Line;
@@ -103,7 +103,8 @@ impl Session {
             return Err(self.refused(user, None, LoginRefused::Algorithm));
         };
         let log_in = LogIn { user: user.to_owned(), key: key.clone(), peer: self.peer };
-        match self.shared.accounts.look_up(log_in.clone()).await {
+        let look_up = tokio::time::timeout(LOOK_UP_MAX, self.shared.accounts.look_up(log_in.clone()));
+        match look_up.await.unwrap_or(Err(Refusal::Unavailable)) {
             Ok(account) => {
                 self.user = Some((log_in, account.clone()));
                 Ok(account)
