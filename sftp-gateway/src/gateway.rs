@@ -311,9 +311,7 @@ impl Shared {
         };
         match admitted {
             Ok((id, wait)) => {
-                // Replies go out as they are: Nagle's algorithm would cost clients that wait for each 40 ms.
-                let _ = stream.set_nodelay(true);
-                let _ = socket2::SockRef::from(&stream).set_keepalive(true);
+                set_options(&stream);
                 let place = Place { shared: self.clone(), id, line, peer, ended: None };
                 tokio::spawn(place.run(stream, wait));
             }
@@ -347,6 +345,12 @@ impl Shared {
             held = held.saturating_sub(bytes);
         }
     }
+}
+
+/// Replies go out as they are: Nagle's algorithm would cost clients that wait for each 40 ms.
+fn set_options(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(stream).set_keepalive(true);
 }
 
 /// A connection's place in the books. Dropping it, however that comes, takes it out of them.
@@ -469,5 +473,19 @@ impl Drop for Place {
             connected_for: self.line.age(),
         });
         self.shared.gone.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn nothing_waits_for_more_to_send() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert!(!stream.nodelay().unwrap());
+        super::set_options(&stream);
+        assert!(stream.nodelay().unwrap());
     }
 }
