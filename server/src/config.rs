@@ -11,6 +11,9 @@ use zeroize::Zeroizing;
 
 /// Environment variable that holds the master key itself.
 pub const MASTER_KEY_VARIABLE: &str = "HOLDFAST_MASTER_KEY";
+/// Names the environment variable that may hold the URL of the accounts database. There is no argument for it: it may
+/// hold a password, and arguments are seen by everybody on the machine.
+pub const ACCOUNTS_URL_VARIABLE: &str = "HOLDFAST_ACCOUNTS_URL";
 /// Port of the API.
 pub const DEFAULT_PORT: u16 = 8440;
 const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9440);
@@ -183,6 +186,7 @@ struct FileSettings {
     index_dir: Option<PathBuf>,
     master_key_file: Option<PathBuf>,
     master_key_command: Option<String>,
+    accounts_url: Option<String>,
     log_format: Option<LogFormat>,
     log: Option<String>,
     #[serde(default)]
@@ -275,6 +279,8 @@ pub struct CommonSettings {
     pub index: Option<PathBuf>,
     /// Master key.
     pub master_key: MasterKeySource,
+    /// URL of the PostgreSQL database of the accounts; `None` = SQLite in the data folder.
+    pub accounts_url: Option<Zeroizing<String>>,
     /// File with the credential of commands; `None` = as the operator on this machine.
     pub token_file: Option<PathBuf>,
     /// How log lines look.
@@ -324,6 +330,12 @@ fn read_file(common: &CommonArguments) -> Result<FileSettings, ConfigError> {
     toml::from_str(&text).map_err(|source| ConfigError::NotUnderstood { path: path.clone(), source: Box::new(source) })
 }
 
+/// The environment goes before the file.
+fn known_accounts_url(in_file: Option<String>) -> Option<Zeroizing<String>> {
+    let environment = std::env::var(ACCOUNTS_URL_VARIABLE).ok().filter(|text| !text.is_empty());
+    environment.or(in_file).map(Zeroizing::new)
+}
+
 fn default_data() -> PathBuf {
     if rustix::process::geteuid().is_root() { ROOT_DATA.into() } else { OWN_DATA.into() }
 }
@@ -353,6 +365,7 @@ fn common_settings(
         data,
         index: arguments.index_dir.or(index_dir),
         master_key,
+        accounts_url: None,
         token_file: arguments.token_file,
         log_format: arguments.log_format.or(log_format).unwrap_or_default(),
         log: arguments.log.or(log).unwrap_or_else(|| "info".into()),
@@ -363,8 +376,11 @@ impl CommonSettings {
     /// For a command other than `serve`.
     pub fn new(arguments: CommonArguments) -> Result<Self, ConfigError> {
         let file = read_file(&arguments)?;
-        let FileSettings { data, index_dir, master_key_file, master_key_command, log_format, log, .. } = file;
-        Ok(common_settings(arguments, data, index_dir, master_key_file, master_key_command, log_format, log))
+        let FileSettings {
+            data, index_dir, master_key_file, master_key_command, accounts_url, log_format, log, ..
+        } = file;
+        let common = common_settings(arguments, data, index_dir, master_key_file, master_key_command, log_format, log);
+        Ok(CommonSettings { accounts_url: known_accounts_url(accounts_url), ..common })
     }
 }
 
@@ -419,6 +435,7 @@ impl Settings {
             index_dir,
             master_key_file,
             master_key_command,
+            accounts_url,
             log_format,
             log,
             listen,
@@ -461,6 +478,7 @@ impl Settings {
             ..MailArguments::default()
         })?;
         let common = common_settings(common, data, index_dir, master_key_file, master_key_command, log_format, log);
+        let common = CommonSettings { accounts_url: known_accounts_url(accounts_url), ..common };
         let certificate = match (serve.certificate.or(certificate), serve.private_key.or(private_key)) {
             (None, None) => CertificateSource::SelfSigned,
             (Some(certificate), Some(private_key)) => CertificateSource::Files { certificate, private_key },

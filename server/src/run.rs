@@ -227,6 +227,14 @@ impl Welcome {
     }
 }
 
+/// The accounts: in the data folder, or in the PostgreSQL database that the settings name.
+async fn open_accounts(settings: &CommonSettings, folder: &DataFolder) -> Result<Control, RunError> {
+    Ok(match &settings.accounts_url {
+        Some(url) => Control::open_url(url).await?,
+        None => Control::open(&folder.accounts()).await?,
+    })
+}
+
 /// Runs the server until it is told to stop.
 pub async fn serve(settings: Settings) -> Result<(), RunError> {
     let folder = DataFolder::new(settings.common.data.clone());
@@ -237,7 +245,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     let (master, made) = master_key::load_or_create(&settings.common.master_key, &folder)?;
     kill_point!(MasterKeyMade);
     let certificate = Certificate::load_or_create(&settings.certificate, &folder, certificate_names(&settings))?;
-    let control = Control::open(&folder.accounts()).await?;
+    let control = open_accounts(&settings.common, &folder).await?;
     kill_point!(AccountsMade);
     match control.forget_interrupted().await {
         Ok(false) => {}
@@ -456,7 +464,7 @@ pub fn rebuild_index(settings: &CommonSettings) -> Result<(), RunError> {
 pub async fn confirm_offline(settings: &CommonSettings, fingerprint: &str) -> Result<(), RunError> {
     let folder = DataFolder::new(settings.data.clone());
     let _lock = folder.lock()?;
-    let control = Control::open(&folder.accounts()).await?;
+    let control = open_accounts(settings, &folder).await?;
     let now_ns = clock::from_environment().now_ns();
     control.note_master_key(fingerprint, now_ns).await?;
     control.confirm_master_key(fingerprint, now_ns).await?;
@@ -500,7 +508,7 @@ pub async fn rotate_master_key(settings: &CommonSettings, path: &Path) -> Result
     let new = master_key::generate()?;
     master_key::store(&master_key::next_path(path), &new)?;
     kill_point!(RotationKeyWaiting);
-    let (control, now_ns) = (Control::open(&folder.accounts()).await?, clock::from_environment().now_ns());
+    let (control, now_ns) = (open_accounts(settings, &folder).await?, clock::from_environment().now_ns());
     SealingKey::prepare_rotation(&control, &old, &new, now_ns).await?;
     control.close().await;
     kill_point!(RotationSecretsWrapped);

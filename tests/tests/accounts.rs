@@ -9,6 +9,7 @@ use agent::transport::Method;
 use serde_json::{Value, json};
 use std::fs;
 use tests::harness::{Day, text};
+use tests::postgres::Cluster;
 
 const SECOND: i64 = 1_000_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -18,7 +19,21 @@ const NIGHT: i64 = 1_792_886_400 * SECOND;
 
 #[test]
 fn from_an_empty_folder_to_a_version_on_another_computer() {
-    let day = Day::begin(NIGHT, &[]);
+    first_day(Day::begin(NIGHT, &[]));
+}
+
+#[test]
+fn from_an_empty_folder_and_an_empty_postgresql_database() {
+    let cluster = Cluster::start();
+    cluster.create_database("accounts");
+    let url = cluster.url("accounts");
+    let day = Day::begin_with(NIGHT, &[], &[("HOLDFAST_ACCOUNTS_URL", url.as_ref())]);
+    let data = day.server.data().to_owned();
+    first_day(day);
+    assert!(!data.join("accounts.sqlite").exists(), "the accounts are in SQLite as well");
+}
+
+fn first_day(day: Day) {
     let product = day.operator(&["product", "add", "Backup"]);
     day.operator(&["invitation", "send", "petra@partner.example", "--partner", "North IT"]);
     let partner = day.come_in("petra@partner.example");

@@ -36,6 +36,11 @@ pub struct Day {
 impl Day {
     /// Begins at a moment, nanoseconds since 1970, with further arguments of `holdfastd serve`.
     pub fn begin(at_ns: i64, more: &[&str]) -> Day {
+        Self::begin_with(at_ns, more, &[])
+    }
+
+    /// The same, with environment variables of the server.
+    pub fn begin_with(at_ns: i64, more: &[&str], variables: &[(&str, &OsStr)]) -> Day {
         let folder = tempfile::tempdir().unwrap();
         let binaries = Binaries::of_this_build().unwrap();
         set_clock(folder.path(), at_ns);
@@ -45,7 +50,7 @@ impl Day {
         arguments.extend(["--mail-from", "Holdfast <backup@sender.example>"]);
         arguments.extend(more);
         let clock = folder.path().join("clock");
-        let variables: [(&str, &OsStr); 1] = [(CLOCK_VARIABLE, clock.as_os_str())];
+        let variables = [&[(CLOCK_VARIABLE, clock.as_os_str())], variables].concat();
         let listen = ([127, 0, 0, 1], 0).into();
         let data = folder.path().join("data");
         let server = Server::start_with(&binaries, &data, listen, &arguments, &variables).unwrap();
