@@ -107,6 +107,12 @@ pub struct ServeArguments {
     /// Address and port of metrics and health [default: 127.0.0.1:9440].
     #[arg(long, env = "HOLDFAST_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Address and port of the SFTP server for exports, such as [::]:2222; without it exports cannot be downloaded.
+    #[arg(long, env = "HOLDFAST_SFTP_LISTEN", value_name = "ADDRESS")]
+    pub sftp_listen: Option<SocketAddr>,
+    /// Host and port by which people reach it [default: the host of the public URL, and its port].
+    #[arg(long, env = "HOLDFAST_SFTP_PUBLIC", value_name = "HOST:PORT")]
+    pub sftp_public: Option<String>,
     /// URL under which people and agents reach this server [default: https://HOSTNAME:PORT].
     #[arg(long, env = "HOLDFAST_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
@@ -192,6 +198,8 @@ struct FileSettings {
     #[serde(default)]
     listen: Vec<SocketAddr>,
     metrics_listen: Option<SocketAddr>,
+    sftp_listen: Option<SocketAddr>,
+    sftp_public: Option<String>,
     public_url: Option<String>,
     certificate: Option<PathBuf>,
     private_key: Option<PathBuf>,
@@ -298,6 +306,10 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Address of metrics and health.
     pub metrics_listen: SocketAddr,
+    /// Address of the SFTP server; `None` = there is none.
+    pub sftp_listen: Option<SocketAddr>,
+    /// Host and port by which people reach it; `None` = the host of the public URL.
+    pub sftp_public: Option<String>,
     /// How people and agents reach this server; `None` = by host name and port.
     pub public_url: Option<String>,
     /// Certificate.
@@ -440,6 +452,8 @@ impl Settings {
             log,
             listen,
             metrics_listen,
+            sftp_listen,
+            sftp_public,
             public_url,
             certificate,
             private_key,
@@ -529,6 +543,8 @@ impl Settings {
             common,
             listen: if serve.listen.is_empty() { listen } else { serve.listen },
             metrics_listen: serve.metrics_listen.or(metrics_listen).unwrap_or(DEFAULT_METRICS),
+            sftp_listen: serve.sftp_listen.or(sftp_listen),
+            sftp_public: serve.sftp_public.or(sftp_public),
             public_url,
             certificate,
             disk_reserve_bytes: serve.disk_reserve_bytes.or(disk_reserve_bytes),

@@ -62,6 +62,16 @@ impl DataFolder {
     pub fn private_key(&self) -> PathBuf {
         self.root.join("tls").join("private-key.pem")
     }
+    /// The SFTP gateway's own keys.
+    pub fn ssh_host_keys(&self) -> PathBuf {
+        self.root.join("ssh_host_keys.pem")
+    }
+
+    /// Address of the SFTP gateway, while it listens.
+    pub fn sftp_address(&self) -> PathBuf {
+        self.root.join("run").join("sftp-address")
+    }
+
     /// Where the running server can be reached from this machine, `ADDRESS:PORT`.
     pub fn address(&self) -> PathBuf {
         self.root.join("run").join("address")
@@ -109,9 +119,14 @@ impl DataFolder {
 
     /// Removes what says how to reach a running server.
     pub fn clear_run(&self) {
-        for file in
-            [self.address(), self.metrics_address(), self.shown_certificate(), self.public_url(), self.local_token()]
-        {
+        for file in [
+            self.address(),
+            self.metrics_address(),
+            self.sftp_address(),
+            self.shown_certificate(),
+            self.public_url(),
+            self.local_token(),
+        ] {
             // A file that stays tells a later command of a server that is gone; connecting then fails with a clear error.
             let _ = std::fs::remove_file(file);
         }

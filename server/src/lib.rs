@@ -34,6 +34,7 @@ mod open_files;
 pub mod recovery_sheet;
 pub mod run;
 pub mod sealing;
+pub mod sftp;
 pub mod telemetry;
 mod testing_guard;
 pub mod webhook_sender;

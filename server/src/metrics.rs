@@ -52,6 +52,8 @@ pub struct Metrics {
     mails: IntGaugeVec,
     mail_tries: IntCounterVec,
     webhook_tries: IntCounterVec,
+    sftp_refused: IntCounterVec,
+    sftp_bytes: IntCounter,
     notices: IntGaugeVec,
 }
 
@@ -197,6 +199,12 @@ impl Metrics {
                 "Deliveries sent to webhooks, by what came of it: delivered, failed",
                 &["result"],
             )?,
+            sftp_refused: counters(
+                "holdfast_sftp_refused_total",
+                "SFTP connections and log-ins refused, by reason",
+                &["reason"],
+            )?,
+            sftp_bytes: counter("holdfast_sftp_sent_bytes_total", "Bytes of exports sent over SFTP")?,
             notices: gauges("holdfast_notices", "Notices that are open, by kind", &["kind"])?,
             mail_tries: counters(
                 "holdfast_mail_tries_total",
@@ -364,6 +372,16 @@ impl Metrics {
     /// A delivery was sent to a webhook: `delivered` or `failed`.
     pub fn webhook(&self, result: &'static str) {
         self.webhook_tries.with_label_values(&[result]).inc();
+    }
+
+    /// An SFTP connection or log-in was refused; the reason is one of the gateway's words.
+    pub fn sftp_refused(&self, reason: &str) {
+        self.sftp_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Bytes of an export were sent.
+    pub fn sftp_bytes(&self, bytes: u64) {
+        self.sftp_bytes.inc_by(bytes);
     }
 
     /// Sets the gauges of open notices.

@@ -15,6 +15,7 @@ use crate::master_key::{self, MasterKeyError};
 use crate::metrics::Metrics;
 use crate::recovery_sheet::recovery_sheet;
 use crate::sealing::SealingKey;
+use crate::sftp::{SftpError, SftpServer};
 use crate::webhook_sender::{SenderError, WebhookSender};
 use control::{Control, ControlError, SecretKind, TokenSecret};
 use repo_format::FormatError;
@@ -73,6 +74,9 @@ pub enum RunError {
     /// A use case at start failed.
     #[error(transparent)]
     App(#[from] AppError),
+    /// The SFTP server cannot begin.
+    #[error("SFTP: {0}")]
+    Sftp(#[from] SftpError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -263,6 +267,7 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     let every = [Settings::EVERY_ADDRESS];
     let door = bind(if settings.listen.is_empty() { &every } else { &settings.listen })?;
     let metrics_door = bind(&[settings.metrics_listen])?;
+    let sftp_door = settings.sftp_listen.map(|address| bind(&[address])).transpose()?;
     let url = public_url(&settings, door.address);
 
     let opened = {
@@ -320,6 +325,15 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
 
     // The address comes last: whoever finds it finds everything else.
     let folder = &started.folder;
+    let mut sftp = None;
+    if let Some(Bound { listeners, address }) = sftp_door {
+        for listener in listeners {
+            let named = settings.sftp_public.as_deref();
+            sftp = Some(SftpServer::start(&app, jobs_metrics.clone(), folder, (listener, address), named)?);
+        }
+        write_private(&folder.sftp_address(), format!("{address}\n").as_bytes())?;
+        tracing::info!(%address, "serving exports over SFTP");
+    }
     write_private(&folder.shown_certificate(), certificate_pem.as_bytes())?;
     write_private(&folder.public_url(), format!("{url}\n").as_bytes())?;
     write_private(&folder.local_token(), format!("{}\n", local_secret.expose()).as_bytes())?;
@@ -347,6 +361,9 @@ pub async fn serve(settings: Settings) -> Result<(), RunError> {
     let _ = stop_jobs.send(true);
     if lost.is_none() {
         drain(&app, settings.drain, &mut signals).await;
+    }
+    if let Some(sftp) = sftp {
+        sftp.end(settings.drain).await;
     }
     jobs.finish().await;
     folder.clear_run();

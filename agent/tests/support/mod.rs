@@ -243,6 +243,7 @@ fn problem(status: u16, code: Code, missing: Vec<String>) -> Answer {
         code,
         instance: None,
         missing,
+        next_allowed_ns: None,
         quota: None,
         allocation: None,
     };

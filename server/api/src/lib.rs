@@ -10,6 +10,7 @@ pub mod browse;
 pub mod care;
 pub mod computers;
 pub mod deletion;
+pub mod exports;
 pub mod identity;
 pub mod invitations;
 pub mod jobs;

@@ -45,6 +45,8 @@ pub enum Code {
     IncarnationChanged,
     /// 409: another commit of this session has another root, or a name is taken.
     Conflict,
+    /// 409: days must pass before that may be asked for again; `next_allowed_ns` says when.
+    TooEarly,
     /// 409: the thing is in a state that does not allow this; the detail names both.
     WrongState,
     /// 409: the licence does not go so far; the detail names its limit.
@@ -107,6 +109,9 @@ pub struct Problem {
     /// With `missing_objects`: ids of what must be sent again.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub missing: Vec<String>,
+    /// With `too_early`: from when on it may be asked for, nanoseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_allowed_ns: Option<i64>,
     /// With `quota_exceeded`: its figures.
     #[serde(flatten)]
     pub quota: Option<QuotaFigures>,

@@ -70,9 +70,30 @@ pub struct ProductTerms {
     /// How long the data of an ended service is kept, days.
     #[serde(default = "sixty")]
     pub kept_days: i64,
+    /// Exports of databases.
+    #[serde(default)]
+    pub exports: ExportTerms,
     /// Names of what belongs to it.
     #[serde(default)]
     pub features: Vec<String>,
+}
+
+/// What a product says of exports of databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ExportTerms {
+    /// Days from one request to the next of the same plan.
+    pub wait_days: i64,
+    /// Days for which an export is there.
+    pub kept_days: i64,
+    /// Nobody has to release them.
+    pub is_automatic: bool,
+}
+
+impl Default for ExportTerms {
+    fn default() -> Self {
+        ExportTerms { wait_days: 28, kept_days: 10, is_automatic: false }
+    }
 }
 
 fn euro() -> String {

@@ -27,6 +27,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (10, "business", include_str!("../migrations/0010_business.sql")),
     (11, "lists", include_str!("../migrations/0011_lists.sql")),
     (12, "remains", include_str!("../migrations/0012_remains.sql")),
+    (13, "exports", include_str!("../migrations/0013_exports.sql")),
 ];
 
 /// What each SQLite connection is told. Every committed change is on disk when its call returns, and what is deleted is

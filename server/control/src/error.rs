@@ -39,6 +39,14 @@ pub enum ControlError {
         /// What it must be for this, and the way there.
         needed: &'static str,
     },
+    /// Days must pass before that may be asked for again.
+    #[error("another {what} may be asked for from {} UTC on", day(*.next_ns))]
+    TooEarly {
+        /// Kind of thing.
+        what: &'static str,
+        /// From when on, nanoseconds since 1970.
+        next_ns: i64,
+    },
     /// The licence does not go so far; the text names its limit.
     #[error("{0}")]
     LicenceExceeded(String),
@@ -75,6 +83,12 @@ pub enum ControlError {
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
     Random,
+}
+
+/// A moment as people read it.
+fn day(time_ns: i64) -> String {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(time_ns));
+    time.map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 impl ControlError {

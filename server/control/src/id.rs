@@ -78,6 +78,12 @@ ProductId, "product id";
     WebhookId, "webhook id";
     /// Names something sent to a webhook.
     DeliveryId, "delivery id";
+    /// Names an export.
+    ExportId, "export id";
+    /// Names a key of an export.
+    ExportKeyId, "key id";
+    /// Names a download of an export.
+    ExportDownloadId, "download id";
     /// Names a bucket of the index of logs.
     BucketId, "bucket id";
     /// Names a notice.

@@ -13,10 +13,12 @@ mod computer;
 mod contact;
 mod credential;
 mod database;
+mod database_export;
 mod deletion;
 mod email;
 mod error;
 mod export;
+mod export_account;
 mod gate;
 mod group;
 mod holding;
@@ -61,16 +63,19 @@ pub use computer::{Computer, ComputerState, FreshEnrolment, KnownComputer, Syste
 pub use contact::{ContactKind, ServiceContact};
 pub use credential::{PASSWORD_RESET_NS, RECOVERY_CODES, RECOVERY_RESET_NS, RecoveryCode, StoredFactor};
 pub use database::{Control, Engine};
+pub use database_export::{Export, ExportContent, ExportFile, ExportState, NewExport};
 pub use deletion::RemovedVault;
 pub use email::Email;
 pub use error::ControlError;
 pub use export::{ExportPage, ExportPlace};
+pub use export_account::{ExportDownload, ExportKey, ExportRefusal, NewExportKey};
 pub use gate::Gate;
 pub use group::{Group, GroupTerms};
 pub use holding::{Holding, Location, Place, Role};
 pub use id::{
-    ApiTokenId, BucketId, ComputerId, DeliveryId, EnrolmentId, GroupId, ID_BYTES, InvitationId, JobId, LoginSessionId,
-    MailId, NoticeId, OrderId, PlanId, ProductId, RecoveryId, ServiceId, TenantId, UserId, WebhookId,
+    ApiTokenId, BucketId, ComputerId, DeliveryId, EnrolmentId, ExportDownloadId, ExportId, ExportKeyId, GroupId,
+    ID_BYTES, InvitationId, JobId, LoginSessionId, MailId, NoticeId, OrderId, PlanId, ProductId, RecoveryId, ServiceId,
+    TenantId, UserId, WebhookId,
 };
 pub use invitation::{
     Accepted, INVITATION_NS, Invitation, InvitationKind, InvitationState, NewInvitation, Newcomer, ServiceOffer,
@@ -88,7 +93,7 @@ pub use notice::{Notice, NoticesChanged, QuotaUse, SpaceKind};
 pub use order::{Order, OrderKind};
 pub use password::{PASSWORD_BYTES_MAX, PASSWORD_CHARACTERS_MIN, Password, PasswordHash};
 pub use plan::{Due, NewRevision, Plan, PlanRevision, PlanState};
-pub use product::{Product, ProductTerms, Unit};
+pub use product::{ExportTerms, Product, ProductTerms, Unit};
 pub use profile::ProfileChange;
 pub use quota::{Quota, QuotaLimits, QuotaScope};
 pub use recovery::{RECOVERY_DELAY_NS, Recovery, RecoveryState};

@@ -46,6 +46,29 @@ impl FromStr for Unit {
     }
 }
 
+/// What a product says of exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExportTerms {
+    /// Days from one request to the next of the same plan.
+    pub wait_days: i64,
+    /// Days for which one is there.
+    pub kept_days: i64,
+    /// Nobody has to release them.
+    pub is_automatic: bool,
+}
+
+impl Default for ExportTerms {
+    fn default() -> Self {
+        ExportTerms { wait_days: 28, kept_days: 10, is_automatic: false }
+    }
+}
+
+impl ExportTerms {
+    const fn release(self) -> &'static str {
+        if self.is_automatic { "automatic" } else { "operator" }
+    }
+}
+
 /// What a product is, besides its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProductTerms {
@@ -67,6 +90,8 @@ pub struct ProductTerms {
     pub overage_percent: i64,
     /// How long the data of an ended service is kept, days.
     pub kept_days: i64,
+    /// Exports of databases.
+    pub exports: ExportTerms,
     /// Names of what belongs to it.
     pub features: Vec<String>,
 }
@@ -100,6 +125,11 @@ pub(crate) fn product(row: &AnyRow) -> Result<Product, ControlError> {
             term_months: row.try_get("term_months")?,
             overage_percent: row.try_get("overage_percent")?,
             kept_days: row.try_get("kept_days")?,
+            exports: ExportTerms {
+                wait_days: row.try_get("export_wait_days")?,
+                kept_days: row.try_get("export_kept_days")?,
+                is_automatic: row.try_get::<String, _>("export_release")? == "automatic",
+            },
             features: serde_json::from_str(&features)
                 .map_err(|_| ControlError::Corrupt { what: "features of a product" })?,
         },
@@ -129,6 +159,10 @@ fn check(terms: &ProductTerms) -> Result<(), ControlError> {
     if !(0..=100).contains(&terms.overage_percent) {
         return wrong("overage_percent", "must be 0 to 100");
     }
+    let ExportTerms { wait_days, kept_days, .. } = terms.exports;
+    if !(0..=DAYS_MAX).contains(&wait_days) || !(1..=DAYS_MAX).contains(&kept_days) {
+        return wrong("exports", "days must be at most 3660, and at least 1 of availability");
+    }
     let is_word = |word: &String| {
         !word.is_empty() && word.len() <= 64 && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
@@ -144,7 +178,8 @@ fn deed(id: &ProductId, before: Option<&ProductTerms>, after: Option<&ProductTer
             "name": terms.name, "unit": terms.unit.as_str(), "price_minor": terms.price_minor,
             "currency": terms.currency, "trial_users": terms.trial_users, "trial_days": terms.trial_days,
             "term_months": terms.term_months, "overage_percent": terms.overage_percent, "kept_days": terms.kept_days,
-            "features": terms.features,
+            "export_wait_days": terms.exports.wait_days, "export_kept_days": terms.exports.kept_days,
+            "export_release": terms.exports.release(), "features": terms.features,
         })
     };
     Deed {
@@ -186,7 +221,8 @@ impl Control {
         let mut transaction = self.write().await?;
         sqlx::query(
             "INSERT INTO products (id, name, unit, price_minor, currency, trial_users, trial_days, term_months, \
-             overage_percent, kept_days, features, created_ns) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             overage_percent, kept_days, features, created_ns, export_wait_days, export_kept_days, export_release) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         )
         .bind(id.to_string())
         .bind(&terms.name)
@@ -200,6 +236,9 @@ impl Control {
         .bind(terms.kept_days)
         .bind(serde_json::json!(terms.features).to_string())
         .bind(now_ns)
+        .bind(terms.exports.wait_days)
+        .bind(terms.exports.kept_days)
+        .bind(terms.exports.release())
         .execute(&mut *transaction)
         .await
         .map_err(|error| exists("product", &terms.name, error))?;
@@ -227,7 +266,8 @@ impl Control {
         let retired_ns = retired.then(|| before.retired_ns.unwrap_or(now_ns));
         sqlx::query(
             "UPDATE products SET name = $1, price_minor = $2, currency = $3, trial_users = $4, trial_days = $5, \
-             term_months = $6, overage_percent = $7, kept_days = $8, features = $9, retired_ns = $10 WHERE id = $11",
+             term_months = $6, overage_percent = $7, kept_days = $8, features = $9, retired_ns = $10, export_wait_days = $11, \
+             export_kept_days = $12, export_release = $13 WHERE id = $14",
         )
         .bind(&terms.name)
         .bind(terms.price_minor)
@@ -239,6 +279,9 @@ impl Control {
         .bind(terms.kept_days)
         .bind(serde_json::json!(terms.features).to_string())
         .bind(retired_ns)
+        .bind(terms.exports.wait_days)
+        .bind(terms.exports.kept_days)
+        .bind(terms.exports.release())
         .bind(id.to_string())
         .execute(&mut *transaction)
         .await

@@ -4,9 +4,9 @@
 mod engines;
 
 use control::{
-    Actor, Authority, ContactKind, Control, ControlError, Gate, Licence, LicenceChange, MemberRole, NewAllocation,
-    NewService, NewTenant, ProductId, ProductTerms, QuotaScope, Scope, ScopePart, Service, ServiceId, ServiceState,
-    Share, SystemWords, TenantChange, TenantId, TenantKind, Unit, UserId, UserName,
+    Actor, Authority, ContactKind, Control, ControlError, ExportTerms, Gate, Licence, LicenceChange, MemberRole,
+    NewAllocation, NewService, NewTenant, ProductId, ProductTerms, QuotaScope, Scope, ScopePart, Service, ServiceId,
+    ServiceState, Share, SystemWords, TenantChange, TenantId, TenantKind, Unit, UserId, UserName,
 };
 use repo_format::id::VaultId;
 use std::collections::BTreeMap;
@@ -364,6 +364,7 @@ async fn products_sold_by_users_and_computers_are_counted_so(control: Control) {
             term_months: 1,
             overage_percent: 0,
             kept_days: 0,
+            exports: ExportTerms::default(),
             features: vec![],
         };
         world.control.create_product(&actor(), &terms, NOW).await.unwrap().id
@@ -427,6 +428,7 @@ async fn quotas_follow_what_was_bought_and_given(control: Control) {
         term_months: 12,
         overage_percent: 10,
         kept_days: 60,
+        exports: ExportTerms::default(),
         features: vec![],
     };
     let elastic = world.control.create_product(&actor(), &terms, NOW).await.unwrap().id;

@@ -59,6 +59,14 @@ pub enum AppError {
     /// The thing is in a state that does not allow this.
     #[error("{0}")]
     WrongState(String),
+    /// Days must pass before that may be asked for again.
+    #[error("{text}")]
+    TooEarly {
+        /// For people.
+        text: String,
+        /// From when on, nanoseconds since 1970.
+        next_allowed_ns: i64,
+    },
     /// A name is taken, or the session was committed with another root.
     #[error("{0}")]
     Conflict(String),
@@ -124,6 +132,9 @@ impl From<ControlError> for AppError {
             ControlError::NotFound { .. } | ControlError::Invalid { .. } => AppError::Invalid(error.to_string()),
             ControlError::Exists { .. } | ControlError::MustStay(_) => AppError::Conflict(error.to_string()),
             ControlError::WrongState { .. } => AppError::WrongState(error.to_string()),
+            ControlError::TooEarly { next_ns, .. } => {
+                AppError::TooEarly { text: error.to_string(), next_allowed_ns: next_ns }
+            }
             ControlError::LicenceExceeded(text) => AppError::LicenceExceeded(text),
             ControlError::AllocationExceedsFree(refusal) => AppError::AllocationExceedsFree(refusal),
             ControlError::Busy => AppError::Retry(error.to_string()),

@@ -12,6 +12,7 @@ pub mod computers;
 pub mod deletion;
 mod engine;
 mod error;
+pub mod exports;
 pub mod gate;
 mod housekeeping;
 pub mod identity;
@@ -79,6 +80,9 @@ pub struct App {
     pub(crate) totals: tokio::sync::Mutex<TakenTotals>,
     /// Rung when there may be something to collect.
     pub(crate) housekeeping: Notify,
+    /// Rung when there may be an export to prepare.
+    pub(crate) exports_wanted: Notify,
+    pub(crate) sftp_door: exports::KnownDoor,
     draining: AtomicBool,
     master_confirmed: AtomicBool,
 }
@@ -142,6 +146,8 @@ impl App {
             gates: KnownGates::default(),
             totals: tokio::sync::Mutex::new(None),
             housekeeping: Notify::new(),
+            exports_wanted: Notify::new(),
+            sftp_door: exports::KnownDoor::new(),
             draining: AtomicBool::new(false),
             master_confirmed: AtomicBool::new(confirmed),
         };

@@ -6,6 +6,7 @@ mod audit;
 mod care;
 mod computer;
 mod deletion;
+mod export;
 mod group;
 mod identity;
 mod jobs;
@@ -76,6 +77,9 @@ enum Command {
     /// What computers back up, and when (needs the running server).
     #[command(subcommand)]
     Plan(computer::PlanCommand),
+    /// Database dumps made ready for download over SFTP (needs the running server).
+    #[command(subcommand)]
+    Export(export::ExportCommand),
     /// What can be bought (needs the running server).
     #[command(subcommand)]
     Product(service::ProductCommand),
@@ -178,6 +182,7 @@ fn carry_out(cli: Cli) -> Result<(), CommandError> {
             Command::Group(command) => group::group(&settings, command).await,
             Command::Computer(command) => computer::computer(&settings, command).await,
             Command::Plan(command) => computer::plan(&settings, command).await,
+            Command::Export(command) => export::export(&settings, command).await,
             Command::Product(command) => service::product(&settings, command).await,
             Command::Service(command) => service::service(&settings, command).await,
             Command::Accounts(command) => accounts_check::accounts(&settings, command).await,

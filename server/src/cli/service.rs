@@ -9,8 +9,8 @@ use crate::config::CommonSettings;
 use crate::local::LocalServer;
 use api::members::Member;
 use api::services::{
-    Allocation, Allocations, BuyService, OrderService, Product, ProductTerms, ProductUnit, Products, Service,
-    ServiceContact, ServiceContacts, ServiceState, Services, SetAllocation, SetContact, SetLicence,
+    Allocation, Allocations, BuyService, ExportTerms, OrderService, Product, ProductTerms, ProductUnit, Products,
+    Service, ServiceContact, ServiceContacts, ServiceState, Services, SetAllocation, SetContact, SetLicence,
 };
 use clap::{Args, Subcommand, ValueEnum};
 use std::io::{self, Write};
@@ -53,6 +53,15 @@ pub(crate) struct AddProduct {
     /// How long the data of an ended service is kept, days.
     #[arg(long, default_value_t = 60)]
     kept_days: i64,
+    /// Days from one export of a database to the next.
+    #[arg(long, default_value_t = 28)]
+    export_wait_days: i64,
+    /// Days for which an export is there to be downloaded.
+    #[arg(long, default_value_t = 10)]
+    export_kept_days: i64,
+    /// Exports need no release by the operator.
+    #[arg(long)]
+    export_automatically: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -314,6 +323,11 @@ pub(crate) async fn product(settings: &CommonSettings, command: ProductCommand) 
                 term_months: add.term_months,
                 overage_percent: add.overage_percent,
                 kept_days: add.kept_days,
+                exports: ExportTerms {
+                    wait_days: add.export_wait_days,
+                    kept_days: add.export_kept_days,
+                    is_automatic: add.export_automatically,
+                },
                 features: Vec::new(),
             };
             let made: Product = server.post("/products", &terms).await?;

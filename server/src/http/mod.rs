@@ -10,6 +10,7 @@ mod computers;
 mod deletion;
 mod envelope;
 mod export;
+mod exports;
 mod extract;
 mod health;
 mod identity;
@@ -193,6 +194,15 @@ fn agent_routes() -> OpenApiRouter<HttpState> {
 /// Who buys what, and gives it to whom.
 fn tenant_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
+        .routes(routes!(exports::list, exports::request))
+        .routes(routes!(exports::show))
+        .routes(routes!(exports::release))
+        .routes(routes!(exports::refuse))
+        .routes(routes!(exports::terms))
+        .routes(routes!(exports::keys, exports::add_key))
+        .routes(routes!(exports::revoke_key))
+        .routes(routes!(exports::downloads))
+        .routes(routes!(exports::host_keys))
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::show, tenants::edit, removal::delete_tenant))
         .routes(routes!(export::export))

@@ -67,6 +67,7 @@ impl Refusal {
                 AppError::Invalid(_) => Code::BadRequest,
                 AppError::Conflict(_) => Code::Conflict,
                 AppError::WrongState(_) => Code::WrongState,
+                AppError::TooEarly { .. } => Code::TooEarly,
                 AppError::LicenceExceeded(_) => Code::LicenceExceeded,
                 AppError::AllocationExceedsFree(_) => Code::AllocationExceedsFree,
                 AppError::ServiceRestricted(_) => Code::ServiceRestricted,
@@ -121,6 +122,7 @@ const fn status_and_title(code: Code) -> (StatusCode, &'static str) {
         Code::IncarnationChanged => (StatusCode::CONFLICT, "What was received is forgotten"),
         Code::Conflict => (StatusCode::CONFLICT, "Conflict"),
         Code::WrongState => (StatusCode::CONFLICT, "The state does not allow this"),
+        Code::TooEarly => (StatusCode::CONFLICT, "Too early"),
         Code::LicenceExceeded => (StatusCode::CONFLICT, "The licence does not allow this"),
         Code::AllocationExceedsFree => (StatusCode::CONFLICT, "More than is free"),
         Code::SnapshotDeleted => (StatusCode::CONFLICT, "The snapshot is deleted"),
@@ -152,6 +154,7 @@ pub(crate) struct Draft {
     quota: Option<Box<QuotaFigures>>,
     allocation: Option<Box<AllocationRefusal>>,
     retry_after_s: Option<u64>,
+    next_allowed_ns: Option<i64>,
 }
 
 impl Draft {
@@ -174,6 +177,7 @@ impl Draft {
             quota: None,
             allocation: None,
             retry_after_s: None,
+            next_allowed_ns: None,
         }
     }
 
@@ -187,6 +191,7 @@ impl Draft {
             quota: None,
             allocation: None,
             retry_after_s: None,
+            next_allowed_ns: None,
         }
     }
 
@@ -209,6 +214,7 @@ impl Draft {
             code: self.code,
             instance: Some(id.to_string()),
             missing: self.missing,
+            next_allowed_ns: self.next_allowed_ns,
             quota: self.quota.map(|figures| *figures),
             allocation: self.allocation.map(|figures| *figures),
         };
@@ -253,6 +259,10 @@ impl IntoResponse for Refusal {
             Refusal::App(AppError::TooManyAttempts { retry_after_s }) => Some(*retry_after_s),
             _ => None,
         };
+        let next_allowed_ns = match &self {
+            Refusal::App(AppError::TooEarly { next_allowed_ns, .. }) => Some(*next_allowed_ns),
+            _ => None,
+        };
         let quota = match &self {
             Refusal::App(AppError::QuotaExceeded(refusal)) => Some(Box::new(figures(refusal))),
             _ => None,
@@ -270,6 +280,7 @@ impl IntoResponse for Refusal {
             quota,
             allocation,
             retry_after_s,
+            next_allowed_ns,
         });
         response
     }

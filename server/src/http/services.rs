@@ -6,8 +6,8 @@ use crate::http::extract::{Caller, JsonBody};
 use crate::http::page::{Page, id, named_id, next};
 use crate::http::problem::Refusal;
 use api::services::{
-    Allocation, AllocationRefusal, Allocations, BuyService, EditProduct, LicenceKind, OrderService, Product,
-    ProductTerms, ProductUnit, Products, Service, ServiceContact, ServiceContacts, ServiceState, Services,
+    Allocation, AllocationRefusal, Allocations, BuyService, EditProduct, ExportTerms, LicenceKind, OrderService,
+    Product, ProductTerms, ProductUnit, Products, Service, ServiceContact, ServiceContacts, ServiceState, Services,
     SetAllocation, SetContact, SetLicence, SetQuantity,
 };
 use axum::Json;
@@ -42,6 +42,11 @@ fn terms(terms: ProductTerms) -> control::ProductTerms {
         term_months: terms.term_months,
         overage_percent: terms.overage_percent,
         kept_days: terms.kept_days,
+        exports: control::ExportTerms {
+            wait_days: terms.exports.wait_days,
+            kept_days: terms.exports.kept_days,
+            is_automatic: terms.exports.is_automatic,
+        },
         features: terms.features,
     }
 }
@@ -60,6 +65,11 @@ fn product(product: control::Product) -> Product {
             term_months: terms.term_months,
             overage_percent: terms.overage_percent,
             kept_days: terms.kept_days,
+            exports: ExportTerms {
+                wait_days: terms.exports.wait_days,
+                kept_days: terms.exports.kept_days,
+                is_automatic: terms.exports.is_automatic,
+            },
             features: terms.features,
         },
         retired_ns,

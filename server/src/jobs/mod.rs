@@ -4,6 +4,7 @@
 mod agents;
 mod audit;
 mod business;
+mod exports;
 mod housekeeping;
 mod identity;
 mod mail;
@@ -72,6 +73,7 @@ impl Jobs {
                 tokio::spawn(agents::run(worker.clone())),
                 tokio::spawn(audit::run(worker.clone())),
                 tokio::spawn(business::run(worker.clone())),
+                tokio::spawn(exports::run(worker.clone())),
                 tokio::spawn(housekeeping::run(worker.clone())),
                 tokio::spawn(mail::run(worker.clone(), mailer)),
                 tokio::spawn(identity::run(worker.clone())),

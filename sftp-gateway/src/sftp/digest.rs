@@ -57,6 +57,29 @@ impl Running {
     }
 }
 
+/// All digests that clients ask for, of one file.
+pub struct RunningDigests([Running; 3]);
+
+impl Default for RunningDigests {
+    fn default() -> Self {
+        RunningDigests([DigestKind::Md5, DigestKind::Sha1, DigestKind::Sha256].map(Running::new))
+    }
+}
+
+impl RunningDigests {
+    /// The next bytes of the file.
+    pub fn update(&mut self, bytes: &[u8]) {
+        for running in &mut self.0 {
+            running.update(bytes);
+        }
+    }
+
+    /// MD5, SHA-1 and SHA-256, as lower-case hexadecimal.
+    pub fn finish(self) -> [String; 3] {
+        self.0.map(|running| data_encoding::HEXLOWER.encode(&running.finish()))
+    }
+}
+
 /// The digest of `length` bytes from `start`, or of what there is of them.
 pub(crate) async fn digest(
     file: &Arc<dyn ExportFile>,

@@ -13,6 +13,7 @@ pub(crate) mod wire;
 #[cfg(feature = "testing")]
 mod writing;
 
+pub use digest::RunningDigests;
 pub use engine::{Engine, EngineOptions, Sink, SinkClosed};
 pub use inbox::Inbox;
 pub(crate) use open::OpenFile;

@@ -120,6 +120,10 @@ verbs! {
     WEBHOOK_EDIT = "webhook.edit";
     NOTICE_VIEW = "notice.view";
     NOTICE_EDIT = "notice.edit";
+    EXPORT_VIEW = "export.view";
+    EXPORT_REQUEST = "export.request";
+    EXPORT_DOWNLOAD = "export.download";
+    EXPORT_RELEASE = "export.release";
     SECURITY_VIEW = "security.view";
     SECURITY_EDIT = "security.edit";
     SUPPORT_ACCESS_SWITCH = "support_access.switch";

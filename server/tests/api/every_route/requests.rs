@@ -48,12 +48,14 @@ impl Route {
                     "recovery",
                     "group",
                     "webhook",
+                    "export",
                 ];
                 let kind = known.into_iter().find(|known| Some(*known) == first);
                 About::Object(kind.unwrap_or_else(|| panic!("{self:?}: say in About what its right is asked about")))
             }
             (None, "/tenants") if self.method == "POST" => About::Object("partner"),
             (None, "/webhooks") if self.method == "POST" => About::Object("user"),
+            (None, "/exports") if self.method == "POST" => About::Object("plan"),
             (None, _) if self.method == "GET" => About::List,
             (None, _) => About::Platform,
         }
@@ -151,6 +153,8 @@ pub fn request(world: &World, route: &Route, things: &Things, principal: &Princi
     const INVALID: &[&str] = &["bad_request"];
     const NOT_THERE: &[&str] = &["not_found"];
     let (body, else_good): (Body, &'static [&'static str]) = match (route.method, route.path) {
+        // Nobody listens for SFTP.
+        ("GET", "/ssh-host-keys") => (empty(), WRONG_STATE),
         ("GET", _) => (empty(), &[]),
         ("POST", "/api-tokens") => (json(json!({"name": "t", "verbs": ["self.view"]})), &[]),
         ("POST", "/clock/confirm") => (empty(), &["conflict", "wrong_state"]),
@@ -267,6 +271,13 @@ pub fn request(world: &World, route: &Route, things: &Things, principal: &Princi
             (json(json!({"incarnation": incarnation})), &["incarnation_changed"])
         }
         ("POST", "/vaults/{vault}/uploads/{session}/have") => (Body::Binary(Vec::new()), &[]),
+        // The plans there are back folders up, exports are ready, and nobody listens for SFTP.
+        ("POST", "/exports") => (json(json!({"plan": of("plan")})), INVALID),
+        ("POST", "/exports/{export}/release") => (empty(), WRONG_STATE),
+        ("POST", "/exports/{export}/refuse") => (json(json!({"reason": "no"})), WRONG_STATE),
+        ("POST", "/exports/{export}/keys") => {
+            (json(json!({"terms_version": server::app::exports::TERMS_VERSION})), WRONG_STATE)
+        }
         ("POST", "/webhooks") => {
             (json(json!({"user": of("user"), "url": "https://webhook.invalid/", "events": ["quota"]})), &[])
         }

@@ -381,8 +381,11 @@ impl World {
         let plan_id = plan.parse().unwrap();
         let job = self.control.order_backup(&self.scope, &self.actor, &plan_id, now_ns()).await.unwrap();
         let webhook = self.webhook(&user).await;
+        let (export, key) = self.export(&plan_id, &self.things(name).ids["vault"]).await;
         let more = [
             ("webhook", webhook),
+            ("export", export),
+            ("key", key),
             ("computer", enrolled.computer.id),
             ("plan", plan),
             ("job", job.id.to_string()),
@@ -442,6 +445,26 @@ impl World {
         let computer = computer.parse().unwrap();
         let made = self.control.create_plan(&self.scope, &self.actor, &computer, &name, &new, now_ns()).await;
         made.unwrap().id.to_string()
+    }
+
+    /// A ready export of what a plan makes, and a key of it.
+    async fn export(&self, plan: &control::PlanId, vault: &str) -> (String, String) {
+        let new = control::NewExport { plan: *plan, newest_will_do: false };
+        let asked = self.control.request_export(&self.scope, &self.actor, &new, now_ns()).await.unwrap().id;
+        self.control.release_export(&self.scope, &self.actor, &asked, now_ns()).await.unwrap();
+        let (snapshot, vault) = ("0".repeat(32), vault.parse().unwrap());
+        let content = control::ExportContent { vault, snapshot, dumped_ns: 1, files: Vec::new() };
+        self.control.publish_export(&self.scope, &self.actor, &asked, &content, now_ns()).await.unwrap();
+        let key = control::NewExportKey {
+            fingerprint: "SHA256:x",
+            public_key: "ssh-ed25519 x",
+            is_own: true,
+            networks: &[],
+            expires_ns: None,
+            terms_version: "1",
+        };
+        let key = self.control.add_export_key(&self.scope, &self.actor, &asked, &key, now_ns()).await.unwrap();
+        (asked.to_string(), key.id.to_string())
     }
 
     /// A webhook of a user.
